@@ -1,0 +1,157 @@
+//! The gate: the one place where a host call is allowed or refused.
+//!
+//! It must never be bypassed, and cannot be: the functions that act take a [`Permit`], whose fields are private to this
+//! file. Allowed and refused calls alike are recorded in the trace.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Instant;
+
+use maddock_bindings::api::types;
+
+use super::ApiError;
+use super::policy::{Policy, Verdict};
+use super::trace::{Outcome, Record, Trace};
+
+/// One family of host calls: the name of its WIT interface.
+pub trait Capability {
+    /// Such as `docker`.
+    const NAME: &'static str;
+}
+
+/// A host call that is about to happen, in the words of the job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call<C> {
+    operation: &'static str,
+    scope: Vec<(&'static str, String)>,
+    family: PhantomData<C>,
+}
+
+impl<C: Capability> Call<C> {
+    /// A call of the function named as in the WIT file.
+    #[must_use]
+    pub fn new(operation: &'static str) -> Self {
+        Self { operation, scope: Vec::new(), family: PhantomData }
+    }
+
+    /// Adds something that the call wants to touch. A name may come several times; policy must allow every value.
+    #[must_use]
+    pub fn on(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.scope.push((name, value.into()));
+        self
+    }
+
+    /// Adds several values under one name.
+    #[must_use]
+    pub fn on_all<S: Into<String>>(mut self, name: &'static str, values: impl IntoIterator<Item = S>) -> Self {
+        self.scope.extend(values.into_iter().map(|value| (name, value.into())));
+        self
+    }
+
+    /// `family.operation`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}", C::NAME, self.operation)
+    }
+}
+
+/// Who is asking: what the policy's grants belong to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The name in the manifest.
+    pub name: String,
+    /// `sha256:…` of the component.
+    pub digest: String,
+    /// Whether the component is part of this binary.
+    pub built_in: bool,
+}
+
+/// Leave to do one host call. Made by [`Gate::permit`] alone; recorded in the trace when it ends.
+#[derive(Debug)]
+#[must_use = "a permit is to be handed to the code that acts"]
+pub struct Permit<C> {
+    trace: Arc<Trace>,
+    record: Option<Record>,
+    started: Instant,
+    family: PhantomData<C>,
+}
+
+impl<C> Permit<C> {
+    /// Says how the call went and hands its answer on.
+    pub fn finish<T>(mut self, answer: Result<T, ApiError>) -> Result<T, ApiError> {
+        let outcome = match &answer {
+            Ok(_) => Outcome::Ok,
+            Err(error) => Outcome::Error(error.message.clone()),
+        };
+        self.close(outcome);
+        answer
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if let Some(mut record) = self.record.take() {
+            record.outcome = outcome;
+            record.duration = self.started.elapsed();
+            self.trace.append(&record);
+        }
+    }
+}
+
+impl<C> Drop for Permit<C> {
+    fn drop(&mut self) {
+        self.close(Outcome::Abandoned);
+    }
+}
+
+/// The gate of one plugin instance.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    policy: Arc<Policy>,
+    trace: Arc<Trace>,
+    identity: Arc<Identity>,
+}
+
+impl Gate {
+    /// A gate for one plugin under a policy, recording into a trace.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>, trace: Arc<Trace>, identity: Arc<Identity>) -> Self {
+        Self { policy, trace, identity }
+    }
+
+    /// Who this gate is for.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Leave to do a call.
+    ///
+    /// # Errors
+    /// Of kind `denied`, naming plugin, call, scope, the deciding rule and what would allow it.
+    pub fn permit<C: Capability>(&self, call: Call<C>) -> Result<Permit<C>, ApiError> {
+        let name = call.name();
+        let verdict = self.policy.decide(&self.identity, &name, &call.scope);
+        let record = Record {
+            plugin: self.identity.clone(),
+            call: name,
+            scope: call.scope,
+            rule: verdict.rule().to_owned(),
+            outcome: Outcome::Abandoned,
+            duration: std::time::Duration::ZERO,
+        };
+        match verdict {
+            Verdict::Allowed { .. } => {
+                Ok(Permit { trace: self.trace.clone(), record: Some(record), started: Instant::now(), family: PhantomData })
+            }
+            Verdict::Denied(denial) => {
+                let error = types::Error {
+                    kind: types::ErrorKind::Denied,
+                    message: denial.message.clone(),
+                    hint: Some(denial.remedy.clone()),
+                    details: vec![types::Entry { name: "rule".to_owned(), value: denial.rule.clone() }],
+                };
+                self.trace.append(&Record { outcome: Outcome::Denied, ..record });
+                Err(error)
+            }
+        }
+    }
+}

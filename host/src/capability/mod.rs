@@ -1,0 +1,34 @@
+//! What plugins may do: one gate, and one file per host interface.
+//!
+//! Every effect passes the gate. A host function describes the call (`Call`), asks `Gate::permit`, and hands the
+//! `Permit` to the code that acts; only the gate can make a permit, so code without one does not compile.
+
+pub mod docker;
+pub mod events;
+pub mod facts;
+pub mod files;
+pub mod gate;
+pub mod policy;
+pub mod process;
+pub mod secrets;
+pub mod trace;
+
+use maddock_bindings::api::types;
+
+/// An error as plugins see it.
+pub type ApiError = types::Error;
+
+/// What a host function answers to a plugin: the outer error ends the plugin, the inner one is the plugin's to handle.
+pub type Answer<T> = wasmtime::Result<Result<T, ApiError>>;
+
+/// Makes an error for a plugin: kind and message.
+#[must_use]
+pub fn error(kind: types::ErrorKind, message: impl Into<String>) -> ApiError {
+    ApiError { kind, message: message.into(), hint: None, details: Vec::new() }
+}
+
+/// Makes an error for a plugin: kind, message, and what to do about it.
+#[must_use]
+pub fn error_with_hint(kind: types::ErrorKind, message: impl Into<String>, hint: impl Into<String>) -> ApiError {
+    ApiError { kind, message: message.into(), hint: Some(hint.into()), details: Vec::new() }
+}

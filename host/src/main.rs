@@ -1,0 +1,3 @@
+//! The `maddock` binary: everything is in the library.
+
+fn main() {}
