@@ -1,3 +1,7 @@
 //! The `maddock` binary: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    maddock::cli::main(std::env::args_os())
+}

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod files;
 pub mod gate;
 pub mod policy;
+pub mod probe;
 pub mod process;
 pub mod secrets;
 pub mod trace;
@@ -31,4 +32,10 @@ pub fn error(kind: types::ErrorKind, message: impl Into<String>) -> ApiError {
 #[must_use]
 pub fn error_with_hint(kind: types::ErrorKind, message: impl Into<String>, hint: impl Into<String>) -> ApiError {
     ApiError { kind, message: message.into(), hint: Some(hint.into()), details: Vec::new() }
+}
+
+/// Removes what belongs to a run and is left over when it ends, found by its owner label. Answers what could not be
+/// removed, a sentence each. Programs need no sweeping: their supervisors end them with the run.
+pub async fn sweep(context: &crate::plugin::RunContext) -> Vec<String> {
+    docker::sweep(context).await
 }

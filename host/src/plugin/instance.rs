@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use maddock_bindings::api;
 use tokio::sync::mpsc;
 use wasmtime::component::ResourceTable;
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
