@@ -18,7 +18,7 @@ pub fn print(title: &str, header: &[&str], rows: &[Vec<String>]) {
 pub fn render(title: &str, header: &[&str], rows: &[Vec<String>], width: usize) -> String {
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(u16::try_from(width).unwrap_or(80))
         .set_header(header.iter().copied());

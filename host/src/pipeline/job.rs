@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::card::Card;
 use super::image::Image;
 use super::stage::Script;
+use crate::config::{SecretReference, scalar_text};
 use crate::plugin::accelerators::Inventory;
 use crate::plugin::jobs::{Hook, Job, JobOptions, JobPaths, NodeRole, Script as JobScript, Topology};
 use crate::plugin::{Environment, launch};
@@ -239,12 +240,12 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
         env.push(EnvVar { name: variable.to_owned(), value: EnvValue::Secret(name.clone()) });
     }
     for (name, value) in config.get("docker_env_vars").and_then(Value::as_object).into_iter().flatten() {
-        let value = match value {
-            Value::String(text) => text.clone(),
-            Value::Null => continue,
-            other => other.to_string(),
+        let value = match (SecretReference::read(value), scalar_text(value)) {
+            (Some(reference), _) => EnvValue::Secret(reference.name),
+            (None, Some(text)) => EnvValue::Text(text),
+            (None, None) => continue,
         };
-        env.push(EnvVar { name: name.clone(), value: EnvValue::Text(value) });
+        env.push(EnvVar { name: name.clone(), value });
     }
     env
 }

@@ -18,9 +18,7 @@ use super::image::Image;
 use super::job::{self, Additions, Ingredients};
 use super::record::{self, Judged};
 use super::stage::{self, StageError};
-use crate::config::gpus;
-use crate::config::tools;
-use crate::config::words;
+use crate::config::{ConfigError, gpus, tools, words};
 use crate::plugin::accelerators::Inventory;
 use crate::plugin::jobs::{Hook, Job, JobOptions, TargetInfo};
 use crate::plugin::manifest::Kind;
@@ -323,7 +321,7 @@ fn device_pool(place: &Place, inventory: Option<&Inventory>) -> Pool {
     let Some(inventory) = inventory else { return Pool::new([]) };
     let all: Vec<u32> = (0..).zip(&inventory.devices).map(|(place, _)| place).collect();
     let chosen = place.config.get("docker_gpus").and_then(Value::as_str).filter(|text| !text.trim().is_empty());
-    match chosen.map(gpus::parse_list) {
+    match chosen.map(gpus::parse_devices) {
         Some(Ok(list)) => Pool::new(list.into_iter().filter(|index| all.contains(index))),
         Some(Err(error)) => {
             place.events.say(Gravity::Warning, "", format!("{error}; using all devices"));
@@ -351,6 +349,8 @@ enum SetupError {
     Plugin(#[from] PluginError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("{0}")]
     Other(String),
 }
@@ -456,7 +456,7 @@ impl Shared {
         facts.launcher = if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
 
         let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
-        let additions = self.additions()?;
+        let additions = self.additions(card)?;
         let arguments = self.arguments(card)?;
         let directory = self.job_directory(id)?;
         let workspace = job::workspace(&directory);
@@ -470,8 +470,12 @@ impl Shared {
         }
         let secret_names = self.secret_names(card);
         let mut options = JobOptions::empty();
-        options.set(JobOptions::KEEP_ALIVE, self.options.keep_alive);
-        options.set(JobOptions::SKIP_MODEL, self.options.skip_model);
+        if self.options.keep_alive {
+            options |= JobOptions::KEEP_ALIVE;
+        }
+        if self.options.skip_model {
+            options |= JobOptions::SKIP_MODEL;
+        }
         let job = job::assemble(Ingredients {
             run_id: place.directory.id().as_str(),
             id,
@@ -499,17 +503,18 @@ impl Shared {
     /// Waits for the devices that a model wants. On a machine without any, a model runs without, unless the configuration
     /// asks for devices by number.
     async fn devices(&self, card: &Card) -> Result<Option<Lease>, SetupError> {
-        let wanted = gpus::resolve(&self.place.config, &card.model);
+        let wanted = gpus::resolve(&self.place.config, &[], &card.model);
         for warning in &wanted.warnings {
-            self.place.events.say(Gravity::Warning, "", warning);
+            self.place.events.say(Gravity::Warning, &card.name, warning);
         }
-        let explicit = wanted.explicit;
-        if self.inventory.is_none() && !explicit {
+        let asked_by_card = wanted.source == "default" || wanted.source.starts_with("model.");
+        let by_number = self.place.config.get("docker_gpus").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+        if self.inventory.is_none() && asked_by_card && !by_number {
             return Ok(None);
         }
         let count = match wanted.count {
-            -1 => self.pool.size(),
-            count => usize::try_from(count).map_err(|_| SetupError::Other(format!("a number of GPUs cannot be {count}")))?,
+            gpus::Count::All => self.pool.size(),
+            gpus::Count::Exactly(count) => usize::try_from(count).unwrap_or(usize::MAX),
         };
         tokio::select! {
             lease = self.pool.take(count) => match lease {
@@ -562,29 +567,19 @@ impl Shared {
         Ok((topology, arrangement))
     }
 
-    fn additions(&self) -> Result<Additions, SetupError> {
-        let chain = tools::chain(&self.options.tools, &self.place.config).map_err(|error| SetupError::Other(error.to_string()))?;
-        let hooks = |scripts: Vec<tools::ScriptCall>| -> Result<Vec<Hook>, SetupError> {
-            scripts
-                .into_iter()
-                .map(|call| {
-                    let arguments = words::split(&call.args).map_err(|error| SetupError::Other(error.to_string()))?.words;
-                    Ok(Hook { file: call.path, arguments })
-                })
-                .collect()
-        };
-        Ok(Additions {
-            before: hooks(chain.before)?,
-            after: hooks(chain.after)?,
-            encapsulate: chain.encapsulate,
-            env: chain.env.into_iter().collect(),
-        })
+    fn additions(&self, card: &Card) -> Result<Additions, SetupError> {
+        let chain = tools::surround(&self.options.tools, tools::Wishes::of(&self.place.config))?;
+        for warning in &chain.warnings {
+            self.place.events.say(Gravity::Warning, &card.name, warning);
+        }
+        let hooks = |hooks: Vec<tools::Hook>| hooks.into_iter().map(|hook| Hook { file: hook.path, arguments: hook.arguments }).collect();
+        Ok(Additions { before: hooks(chain.before), after: hooks(chain.after), encapsulate: chain.encapsulate, env: chain.env })
     }
 
     fn arguments(&self, card: &Card) -> Result<Vec<String>, SetupError> {
         let given = job::text(&self.place.config, "model_args");
         let text = if given.is_empty() { job::text(&card.model, "args") } else { given };
-        let split = words::split(&text).map_err(|error| SetupError::Other(format!("arguments of {}: {error}", card.name)))?;
+        let split = words::split(&text, &format!("the arguments of model `{}`", card.name))?;
         if let Some(warning) = split.warning {
             self.place.events.say(Gravity::Warning, &card.name, warning);
         }
