@@ -187,6 +187,8 @@ mod tests {
     fn overlapping_values_leave_no_tail() {
         let redactor = Redactor::new(["abcdef", "defghi", "abc"]);
         assert_eq!(in_chunks(&redactor, b"-abcdefghi-abc-abcdef", 4), b"-***-***-***");
+        let nested = Redactor::new(["abcdef", "bc"]);
+        assert_eq!(in_chunks(&nested, b"-abcdef-bc", 4), b"-***-***");
     }
 
     #[test]
