@@ -19,7 +19,7 @@ use crate::pipeline::build::{self, BuildOptions, BuildReport};
 use crate::pipeline::card::Card;
 use crate::pipeline::event::Gravity;
 use crate::pipeline::image::Image;
-use crate::pipeline::manifest;
+use crate::pipeline::manifest::ManifestBuilder;
 use crate::pipeline::run::Work;
 
 /// What came of a build phase.
@@ -27,6 +27,8 @@ use crate::pipeline::run::Work;
 pub struct Phase {
     /// Images built, failed and pushed.
     pub report: BuildReport,
+    /// The summary object of the manifest.
+    pub summary: Value,
     /// What can be run now.
     pub works: Vec<Work>,
 }
@@ -91,7 +93,7 @@ async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], s
     if arguments.dry_run {
         return Ok(Exit::Success);
     }
-    let summary = phase.report.summary();
+    let summary = phase.summary;
     let mut members = Map::new();
     members.insert("summary".to_owned(), summary.clone());
     invocation.record("build", if stop.is_cancelled() { "interrupted" } else { "ended" }, members);
@@ -146,35 +148,46 @@ pub async fn phase(
     }
     if request.dry_run {
         print_plans(&plan, request.format);
-        return Ok(Phase { report: BuildReport::default(), works: Vec::new() });
+        return Ok(Phase { report: BuildReport::default(), summary: Value::Null, works: Vec::new() });
     }
     let report = tokio::select! {
         report = build.run(plan) => report,
         () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted while building")),
     };
-    write_manifest(effective, cards, &report, request.manifest)?;
+    let builder = assemble(cards, &report, request.options.registry.as_deref());
+    builder.write(request.manifest, effective).map_err(|error| Failure::new(Exit::Failure, &error))?;
     if request.format == Format::Text {
         print_report(&report, !request.options.architectures.is_empty());
     }
     let works = report
         .built
         .iter()
-        .filter_map(|built| {
-            let card = cards.iter().find(|card| card.name == built.model)?;
-            Some(Work { card: card.clone(), image: Some(Image::of_entry(&built.key, &built.entry)) })
+        .flat_map(|built| {
+            // The same model may be selected with several sets of arguments: one image serves them all.
+            let image = Image::of_entry(&built.key, &built.entry);
+            cards.iter().filter(|card| card.name == built.model).map(move |card| Work { card: card.clone(), image: Some(image.clone()) })
         })
         .collect();
-    Ok(Phase { report, works })
+    Ok(Phase { summary: builder.summary(), report, works })
 }
 
-fn write_manifest(effective: &Effective, cards: &[Card], report: &BuildReport, path: &Path) -> Result<(), Failure> {
-    let mut builder = manifest::ManifestBuilder::new(effective);
+fn assemble(cards: &[Card], report: &BuildReport, registry: Option<&str>) -> ManifestBuilder {
+    let mut builder = ManifestBuilder::default();
     for built in &report.built {
         if let Some(card) = cards.iter().find(|card| card.name == built.model) {
-            builder.add(&built.key, built.entry.clone(), card);
+            builder.image(&built.key, built.entry.clone(), card);
         }
     }
-    builder.write(path, report.summary()).map_err(|error| Failure::new(Exit::Failure, format!("cannot write the manifest `{}`: {error}", path.display())))
+    for pushed in &report.pushed {
+        builder.pushed(&pushed.key, registry.unwrap_or_default(), &pushed.reference, Some(&pushed.digest));
+    }
+    for (key, error) in &report.unpushed {
+        builder.push_failed(key, error);
+    }
+    for failed in &report.failed {
+        builder.problem(&failed.model, failed.architecture.as_deref(), &failed.error);
+    }
+    builder
 }
 
 fn print_report(report: &BuildReport, architectures: bool) {

@@ -123,7 +123,7 @@ impl Invocation {
             let hint = skipped.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             self.events.say(Gravity::Warning, "", format!("skipped `{}`: {}{hint}", skipped.path, skipped.reason));
         }
-        let selected = select::select(&found.cards, tags).map_err(|error| Failure::new(exit, &error).maybe_hint(error.hint()))?;
+        let selected = select::select(&found.cards, tags).map_err(|error| Failure::new(exit, &error).hint(error.hint()))?;
         discover::finalise(plugins, &session, tree, selected).await.map_err(|error| wrapped(super::discover::failure(&error)))
     }
 
@@ -146,11 +146,6 @@ impl Invocation {
         if let Err(error) = self.directory.write_run(&run) {
             self.events.say(Gravity::Error, "", format!("cannot write `run.json`: {error}"));
         }
-    }
-
-    /// Removes the directory of an invocation that ended before anything happened.
-    pub fn discard(&self) {
-        let _ = std::fs::remove_dir_all(self.directory.path());
     }
 }
 

@@ -4,13 +4,16 @@ mod args;
 
 mod discover;
 mod doctor;
+mod build;
 mod exit;
 mod invocation;
 mod failure;
+mod performance;
 mod plugin;
 mod render;
 mod report;
 
+mod run;
 mod setup;
 mod signals;
 mod style;
@@ -79,8 +82,8 @@ fn waiting(command: Command) -> Outcome {
     let outcome = runtime.block_on(async {
         match command {
             Command::Discover(arguments) => discover::run(&arguments).await,
-            Command::Build(_) => Ok(Exit::Success),
-            Command::Run(_) => Ok(Exit::Success),
+            Command::Build(arguments) => build::run(*arguments).await,
+            Command::Run(arguments) => run::run(*arguments).await,
             Command::Report { report } => report::run(&report).await,
             Command::Doctor(arguments) => doctor::run(&arguments).await,
             Command::Completions { .. } | Command::Plugin { .. } => Ok(Exit::Success),

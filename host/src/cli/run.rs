@@ -1,6 +1,5 @@
 //! `maddock run`
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
 use crate::pipeline::event::Gravity;
 use crate::pipeline::image::Image;
-use crate::pipeline::manifest::{self, Manifest};
+use crate::pipeline::manifest::{Manifest, ManifestImage};
 use crate::pipeline::run::{self, Chosen, JobReport, Place, RunOptions, RunReport, TimeLimit, Work};
 use crate::pipeline::stage;
 use crate::plugin::manifest::Kind;
@@ -69,7 +68,7 @@ fn given_manifest(arguments: &Run, setup: &Setup, tags: &[String]) -> Result<Opt
     match file {
         Some(file) if invocation::absolute(&setup.output, file).exists() => {
             let manifest = Manifest::read(&invocation::absolute(&setup.output, file));
-            manifest.map(Some).map_err(|error| Failure::new(Exit::Failure, &error).maybe_hint(error.hint()))
+            manifest.map(Some).map_err(|error| Failure::new(Exit::Failure, &error).hint(error.hint.clone()))
         }
         Some(file) if tags.is_empty() => {
             Err(Failure::new(Exit::Arguments, format!("there is no manifest `{}`, and no tags to build one from", file.display()))
@@ -107,12 +106,8 @@ async fn phases(
     let mut build_failed = false;
     let (target, works) = match manifest {
         Some(manifest) => {
-            let mut manifest = manifest;
-            manifest::merge_under(&mut effective, &manifest);
+            effective = manifest.merged_under(&effective).map_err(|error| Failure::new(Exit::Arguments, &error))?;
             let target = choose(invocation, arguments, &effective).await?;
-            for warning in manifest.take_warnings() {
-                events.say(Gravity::Warning, "", warning);
-            }
             (target, from_manifest(&manifest))
         }
         None => {
@@ -129,7 +124,7 @@ async fn phases(
                     if arguments.dry_run {
                         return Ok(Exit::Success);
                     }
-                    build_summary = phase.report.summary();
+                    build_summary = phase.summary.clone();
                     build_failed = !phase.report.failed.is_empty() || !phase.report.unpushed.is_empty();
                     if phase.report.built.is_empty() {
                         return Ok(if phase.report.refused { Exit::Refused } else { Exit::Build });
@@ -200,7 +195,20 @@ fn given_image(card: Card, reference: &str) -> Work {
 }
 
 fn from_manifest(manifest: &Manifest) -> Vec<Work> {
-    manifest.images().map(|(key, entry)| Work { card: manifest.card(key), image: Some(Image::of_entry(key, entry)) }).collect()
+    manifest.images().map(|image| Work { card: card_of(&image), image: Some(Image::of_manifest(&image)) }).collect()
+}
+
+/// The card that a manifest keeps; which plugin found it does not matter any more.
+fn card_of(image: &ManifestImage<'_>) -> Card {
+    let mut card = Card {
+        name: image.model_name().to_owned(),
+        tags: Vec::new(),
+        source: String::new(),
+        plugin: String::new(),
+        model: image.model.clone(),
+    };
+    card.tags = card.list("tags");
+    card
 }
 
 /// What a run's own build needs to be chosen: this machine's vendor first, then the defaults of builds.

@@ -27,12 +27,6 @@ impl Palette {
         Self { colours: terminal && !refused && !dumb }
     }
 
-    /// Whether anything is coloured.
-    #[must_use]
-    pub fn is_plain(self) -> bool {
-        !self.colours
-    }
-
     fn paint(self, code: &str, text: &str) -> String {
         if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }

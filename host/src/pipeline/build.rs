@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use maddock_bindings::api::types::Entry;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
@@ -58,6 +58,17 @@ pub struct FailedBuild {
     pub hint: Option<String>,
 }
 
+/// An image that a registry took.
+#[derive(Debug, Clone)]
+pub struct PushedImage {
+    /// The manifest's key.
+    pub key: String,
+    /// Its name there.
+    pub reference: String,
+    /// Its digest there.
+    pub digest: String,
+}
+
 /// What came of the build phase.
 #[derive(Debug, Default)]
 pub struct BuildReport {
@@ -65,41 +76,14 @@ pub struct BuildReport {
     pub built: Vec<BuiltImage>,
     /// The others.
     pub failed: Vec<FailedBuild>,
-    /// References that a registry took.
-    pub pushed: Vec<String>,
-    /// References that it did not take, and why.
+    /// What a registry took.
+    pub pushed: Vec<PushedImage>,
+    /// Keys of what it did not take, and why.
     pub unpushed: Vec<(String, String)>,
     /// Seconds.
     pub seconds: f64,
     /// Policy refused something.
     pub refused: bool,
-}
-
-impl BuildReport {
-    /// The summary object of the manifest.
-    #[must_use]
-    pub fn summary(&self) -> Value {
-        let failed: Vec<Value> = self
-            .failed
-            .iter()
-            .map(|failure| {
-                let mut object = Map::new();
-                object.insert("model".to_owned(), json!(failure.model));
-                if let Some(architecture) = &failure.architecture {
-                    object.insert("architecture".to_owned(), json!(architecture));
-                }
-                object.insert("error".to_owned(), json!(failure.error));
-                Value::Object(object)
-            })
-            .collect();
-        json!({
-            "successful_builds": self.built.iter().map(|image| image.entry.clone()).collect::<Vec<_>>(),
-            "failed_builds": failed,
-            "total_build_time": self.seconds,
-            "successful_pushes": self.pushed,
-            "failed_pushes": self.unpushed.iter().map(|(image, error)| json!({"image": image, "error": error})).collect::<Vec<_>>(),
-        })
-    }
 }
 
 /// A build phase: the builder and what it is asked.
@@ -249,17 +233,15 @@ impl<'a> Build<'a> {
 
     async fn keep(&self, report: &mut BuildReport, image: &ImagePlan, built: Built) {
         let mut entry: Value = serde_json::from_str(&built.manifest_entry).unwrap_or_else(|_| json!({}));
-        if let Some(registry) = &self.request.registry {
+        if self.request.registry.is_some() {
             match self.builder.push_image(&self.session, &self.request, image, &built).await {
                 Ok(pushed) => {
                     set(&mut entry, "registry_image", json!(pushed.registry_reference));
-                    set(&mut entry, "registry", json!(registry));
-                    set(&mut entry, "registry_digest", json!(pushed.digest));
-                    report.pushed.push(pushed.registry_reference);
+                    let reference = pushed.registry_reference;
+                    report.pushed.push(PushedImage { key: image.key.clone(), reference, digest: pushed.digest });
                 }
                 Err(error) => {
                     report.refused |= error.is_denied();
-                    set(&mut entry, "push_error", json!(error.to_string()));
                     report.unpushed.push((image.key.clone(), error.to_string()));
                 }
             }

@@ -1,10 +1,12 @@
 //! Asking the discovery plugins what models a tree has, and completing the ones that were selected.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use maddock_bindings::api::types;
 
 use super::card::Card;
+use super::select::Selected;
 use crate::plugin::manifest::Kind;
 use crate::plugin::{PluginError, Plugins, Session};
 
@@ -80,16 +82,18 @@ pub async fn models(plugins: &Plugins, session: &Session, tree: &Path) -> Result
     }
 }
 
-/// Completes selected cards, each by the plugin that found it, keeping their order.
+/// Completes selected cards, each name once and by the plugin that found it, and appends what the tags added to their
+/// arguments. The order is kept.
 ///
 /// # Errors
 /// A plugin failed.
-pub async fn finalise(plugins: &Plugins, session: &Session, tree: &Path, selected: Vec<Card>) -> Result<Vec<Card>, DiscoverError> {
+pub async fn finalise(plugins: &Plugins, session: &Session, tree: &Path, selected: Vec<Selected>) -> Result<Vec<Card>, DiscoverError> {
     let tree = tree.display().to_string();
-    let mut finished: Vec<Option<Card>> = selected.iter().map(|_| None).collect();
+    let mut finished: BTreeMap<String, Card> = BTreeMap::new();
     for plugin in plugins.all(Kind::Discovery)? {
-        let (places, cards): (Vec<usize>, Vec<types::Card>) =
-            selected.iter().enumerate().filter(|(_, card)| card.plugin == plugin.name()).map(|(place, card)| (place, write_card(card))).unzip();
+        let mut names = BTreeSet::new();
+        let own = selected.iter().map(|selected| &selected.card).filter(|card| card.plugin == plugin.name());
+        let cards: Vec<types::Card> = own.filter(|card| names.insert(card.name.clone())).map(write_card).collect();
         if cards.is_empty() {
             continue;
         }
@@ -98,13 +102,16 @@ pub async fn finalise(plugins: &Plugins, session: &Session, tree: &Path, selecte
             let message = format!("it was given {} cards and answered {}", cards.len(), answer.len());
             return Err(DiscoverError::Nonsense { plugin: plugin.name().to_owned(), model: String::new(), message });
         }
-        for (place, card) in places.into_iter().zip(answer) {
-            if let Some(slot) = finished.get_mut(place) {
-                *slot = Some(read_card(plugin.name(), card)?);
-            }
+        for card in answer {
+            let card = read_card(plugin.name(), card)?;
+            finished.insert(card.name.clone(), card);
         }
     }
-    Ok(finished.into_iter().zip(selected).map(|(finished, card)| finished.unwrap_or(card)).collect())
+    let complete = |selected: Selected| match finished.get(&selected.card.name) {
+        Some(card) => Selected { card: card.clone(), ..selected }.into_card(),
+        None => selected.into_card(),
+    };
+    Ok(selected.into_iter().map(complete).collect())
 }
 
 fn read_card(plugin: &str, card: types::Card) -> Result<Card, DiscoverError> {

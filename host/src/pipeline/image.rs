@@ -1,6 +1,8 @@
 //! An image of a manifest, as the run phase needs it. Field names are the file contract's.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use super::manifest::ManifestImage;
 
 /// One entry of `built_images`, with the model that it is for.
 #[derive(Debug, Clone, Default)]
@@ -23,30 +25,32 @@ pub struct Image {
 }
 
 impl Image {
-    /// Reads an entry; members that are absent or of another type are as good as empty.
+    /// Takes what the run phase needs from a manifest's image.
+    #[must_use]
+    pub fn of_manifest(image: &ManifestImage<'_>) -> Self {
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        Self {
+            key: image.key.to_owned(),
+            docker_image: image.reference().to_owned(),
+            registry_image: image.registry_reference().map(str::to_owned),
+            local_image: image.local(),
+            image_digest: image.digest().map(str::to_owned),
+            dockerfile: text(image.dockerfile()),
+            base_docker: text(image.base()),
+            docker_sha: text(image.base_digest()),
+            gpu_vendor: image.vendor().unwrap_or_default(),
+            gpu_architecture: text(image.architecture()),
+            log_file: text(image.log_file()),
+            build_duration: image.build_duration().and_then(serde_json::Number::as_f64),
+        }
+    }
+
+    /// The same for an entry that is in no file yet.
     #[must_use]
     pub fn of_entry(key: &str, entry: &Value) -> Self {
-        let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let named = |name: &str| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-        let truthy = match entry.get("local_image") {
-            Some(Value::Bool(local)) => *local,
-            Some(Value::String(reference)) => !reference.is_empty(),
-            _ => false,
-        };
-        Self {
-            key: key.to_owned(),
-            docker_image: named("docker_image").unwrap_or_else(|| key.to_owned()),
-            registry_image: named("registry_image"),
-            local_image: truthy,
-            image_digest: named("image_digest"),
-            dockerfile: text("dockerfile"),
-            base_docker: text("base_docker"),
-            docker_sha: text("docker_sha"),
-            gpu_vendor: text("gpu_vendor"),
-            gpu_architecture: text("gpu_architecture"),
-            log_file: text("log_file"),
-            build_duration: entry.get("build_duration").and_then(Value::as_f64),
-        }
+        let empty = Map::new();
+        let entry = entry.as_object().unwrap_or(&empty);
+        Self::of_manifest(&ManifestImage { key, entry, model: &Value::Null })
     }
 
     /// The reference that is run: the registry's where it was pushed, else the local one.

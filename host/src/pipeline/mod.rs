@@ -8,6 +8,7 @@ pub mod event;
 pub mod execute;
 pub mod image;
 pub mod job;
+pub mod manifest;
 pub mod record;
 pub mod run;
 pub mod select;
