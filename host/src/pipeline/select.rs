@@ -195,7 +195,7 @@ mod tests {
             card("d/model1", &["quick", "text"], Some("")),
             card("d/model2", &["text"], Some("")),
             card("e/model1", &["quick"], Some("")),
-            card("e/sub/x", &[], Some("")),
+            card("e/sub/x", &["a/b/c"], Some("")),
         ]
     }
 
@@ -213,6 +213,7 @@ mod tests {
         assert_eq!(names(&["d/model2"]), ["d/model2"]);
         assert_eq!(names(&["quick"]), ["m", "d/model1", "e/model1"], "an unscoped tag finds scoped models");
         assert_eq!(names(&["e/sub/x"]), ["e/sub/x"]);
+        assert_eq!(names(&["a/b/c"]), ["e/sub/x"], "with two slashes it is no scope");
         assert_eq!(names(&[]), [""; 0]);
     }
 
