@@ -1,4 +1,6 @@
 //! The pipeline: discover → select → plan → build → run → record. The only place that knows the order.
+//!
+//! It must never know a vendor, a target or a launcher by name: those words come with plugins and presets.
 
 pub mod build;
 pub mod card;
@@ -13,3 +15,6 @@ pub mod record;
 pub mod run;
 pub mod select;
 pub mod stage;
+
+pub use card::Card;
+pub use select::Selected;
