@@ -11,6 +11,8 @@ pub mod gate;
 pub mod policy;
 pub mod process;
 pub mod secrets;
+#[doc(hidden)]
+pub mod testing;
 pub mod trace;
 
 use maddock_bindings::api::types;

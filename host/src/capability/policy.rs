@@ -122,6 +122,17 @@ impl Policy {
         Ok(policy)
     }
 
+    /// One layer from a text, in place of the shipped rules: for tests.
+    ///
+    /// # Errors
+    /// The text is not a policy.
+    #[doc(hidden)]
+    pub fn of_text(roots: Roots, name: &str, text: &str) -> Result<Self, PolicyError> {
+        let mut policy = Self { rules: Vec::new(), roots };
+        policy.add(name, text)?;
+        Ok(policy)
+    }
+
     fn add(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
         let malformed = |message: String| PolicyError::Malformed { name: name.to_owned(), message };
         let file: File = toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
