@@ -12,6 +12,8 @@ pub mod policy;
 pub mod probe;
 pub mod process;
 pub mod secrets;
+#[doc(hidden)]
+pub mod testing;
 pub mod trace;
 
 use maddock_bindings::api::types;

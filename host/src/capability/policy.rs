@@ -2,7 +2,7 @@
 //!
 //! A policy is a list of rules. A rule names a plugin, calls, and for each kind of scope the patterns that every value
 //! asked for must match. `*` stands for one whole `/`-separated segment, `**` for the rest; `$tree`, `$run`, `$output`,
-//! `$cache` are the roots of the invocation. Today there is one layer, the rules shipped for the built-ins.
+//! `$results` are the roots of the invocation. Today there is one layer, the rules shipped for the built-ins.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,8 +53,8 @@ pub struct Roots {
     pub run: PathBuf,
     /// `$output`: where the compatible files go.
     pub output: PathBuf,
-    /// `$cache`: the private cache.
-    pub cache: PathBuf,
+    /// `$results`: the directory of the results file, where it is another than `$output`.
+    pub results: PathBuf,
 }
 
 /// Why a call was refused.
@@ -122,6 +122,17 @@ impl Policy {
         Ok(policy)
     }
 
+    /// One layer from a text, in place of the shipped rules: for tests.
+    ///
+    /// # Errors
+    /// The text is not a policy.
+    #[doc(hidden)]
+    pub fn of_text(roots: Roots, name: &str, text: &str) -> Result<Self, PolicyError> {
+        let mut policy = Self { rules: Vec::new(), roots };
+        policy.add(name, text)?;
+        Ok(policy)
+    }
+
     fn add(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
         let malformed = |message: String| PolicyError::Malformed { name: name.to_owned(), message };
         let file: File = toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
@@ -173,7 +184,7 @@ impl Policy {
                     "tree" => &self.roots.tree,
                     "run" => &self.roots.run,
                     "output" => &self.roots.output,
-                    "cache" => &self.roots.cache,
+                    "results" => &self.roots.results,
                     _ => return false,
                 };
                 // A root that this invocation does not have allows nothing.

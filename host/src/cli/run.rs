@@ -1,6 +1,6 @@
 //! `maddock run`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -33,12 +33,13 @@ const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
 /// Whatever keeps jobs from beginning. Jobs that fail are no errors but exit 3.
 pub async fn run(arguments: Run) -> Outcome {
     let time_limit = time_limit(arguments.timeout)?;
-    let setup = Setup::new(&arguments.common)?;
+    let mut setup = Setup::new(&arguments.common)?;
     let tags = args::pieces(&arguments.tags);
     let manifest = given_manifest(&arguments, &setup, &tags)?;
     if !arguments.dry_run {
+        setup.results = results_directory(&setup, &arguments)?;
         // Results that cannot be written are better known before hours of work.
-        writable(&setup, &arguments)?;
+        writable(&setup.results)?;
     }
     let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
     let stop = signals::stop_token().map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
@@ -84,12 +85,21 @@ fn given_manifest(arguments: &Run, setup: &Setup, tags: &[String]) -> Result<Opt
     }
 }
 
-fn writable(setup: &Setup, arguments: &Run) -> Result<(), Failure> {
+/// The directory of the results file, made where it is missing.
+fn results_directory(setup: &Setup, arguments: &Run) -> Result<PathBuf, Failure> {
     let output = invocation::absolute(&setup.output, &arguments.output);
     let parent = output.parent().unwrap_or(&setup.output);
     std::fs::create_dir_all(parent)
-        .and_then(|()| tempfile::Builder::new().prefix(".maddock-").tempfile_in(parent).map(drop))
+        .and_then(|()| parent.canonicalize())
         .map_err(|error| Failure::new(Exit::Failure, format!("results cannot be written to `{}`: {error}", output.display())))
+}
+
+fn writable(directory: &Path) -> Result<(), Failure> {
+    tempfile::Builder::new()
+        .prefix(".maddock-")
+        .tempfile_in(directory)
+        .map(drop)
+        .map_err(|error| Failure::new(Exit::Failure, format!("results cannot be written to `{}`: {error}", directory.display())))
 }
 
 async fn phases(
@@ -279,10 +289,18 @@ fn options(invocation: &Invocation, arguments: &Run, time_limit: TimeLimit) -> R
         any_architecture: arguments.disable_skip_gpu_arch,
         deprecated_too: arguments.ignore_deprecated,
         tools,
-        output: invocation::absolute(&invocation.setup.output, &arguments.output),
+        output: results_file(invocation, arguments),
         cleanup: arguments.cleanup_perf,
         dry_run: arguments.dry_run,
     })
+}
+
+/// The results file under the resolved name of its directory, as policy knows it.
+fn results_file(invocation: &Invocation, arguments: &Run) -> PathBuf {
+    match arguments.output.file_name() {
+        Some(name) if !invocation.setup.results.as_os_str().is_empty() => invocation.setup.results.join(name),
+        _ => invocation::absolute(&invocation.setup.output, &arguments.output),
+    }
 }
 
 fn read_json(path: &Path) -> Result<Value, Failure> {

@@ -20,6 +20,8 @@ pub struct Setup {
     pub tree: PathBuf,
     /// Where the compatible files go: the working directory, absolute and resolved.
     pub output: PathBuf,
+    /// Where the results file goes, where that is another directory; else empty.
+    pub results: PathBuf,
     /// The invoking shell's.
     pub environment: Environment,
     /// Catalogue and engine.
@@ -43,7 +45,7 @@ impl Setup {
         let environment = Environment::of_process();
         let catalog = Catalog::new(&common.plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
         let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
-        Ok(Self { tree, output, environment, plugins: Arc::new(plugins) })
+        Ok(Self { tree, output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
     }
 
     /// The context of an invocation that is no run: no directory of its own, no trace.
@@ -59,7 +61,7 @@ impl Setup {
     /// # Errors
     /// The shipped policy cannot be read.
     pub fn context_in(&self, run_id: String, run: &Path, trace: Arc<Trace>, secrets: SecretStore) -> Result<Arc<RunContext>, Failure> {
-        let roots = Roots { tree: self.tree.clone(), run: run.to_owned(), output: self.output.clone(), cache: PathBuf::new() };
+        let roots = Roots { tree: self.tree.clone(), run: run.to_owned(), output: self.output.clone(), results: self.results.clone() };
         let policy = Policy::shipped(roots.clone()).map_err(|error| Failure::new(Exit::Failure, error))?;
         Ok(Arc::new(RunContext {
             run_id,

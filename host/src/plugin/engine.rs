@@ -73,6 +73,8 @@ impl Engine {
         api::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::events::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::facts::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        api::files::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        api::process::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::secrets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);

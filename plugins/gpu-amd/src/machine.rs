@@ -8,8 +8,8 @@ use maddock_sdk::{Result, facts, failed, files};
 /// Driver and version files are far shorter.
 const LONGEST_FILE: u64 = 64 << 10;
 const LONGEST_OUTPUT: u32 = 4 << 20;
-/// Where ROCm's own libraries are found when they are not beside the tools.
-const INHERITED: [&str; 2] = ["LD_LIBRARY_PATH", "ROCM_PATH"];
+/// ROCm's tools look for their libraries below their own root.
+const INHERITED: [&str; 1] = ["ROCM_PATH"];
 
 /// A machine that may have accelerators.
 pub trait Machine {

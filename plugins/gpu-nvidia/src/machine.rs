@@ -8,8 +8,6 @@ use maddock_sdk::{Result, facts, failed, files};
 /// Driver and version files are far shorter.
 const LONGEST_FILE: u64 = 64 << 10;
 const LONGEST_OUTPUT: u32 = 4 << 20;
-/// Where the driver's library lies on hosts that do not keep it with the others.
-const INHERITED: [&str; 1] = ["LD_LIBRARY_PATH"];
 
 /// A machine that may have accelerators.
 pub trait Machine {
@@ -50,7 +48,7 @@ impl Machine for Here {
         let command = Command {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: Vec::new(),
-            inherit: INHERITED.map(str::to_owned).to_vec(),
+            inherit: Vec::new(),
             directory: Some("/".to_owned()),
             stdin: None,
             time_limit_ms: Some(seconds * 1_000),
