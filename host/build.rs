@@ -31,7 +31,8 @@ fn embed() -> Result<(), Failure> {
 
     println!("cargo::rerun-if-env-changed=MADDOCK_PLUGIN_DIR");
     // A new plugin changes the lock file of its workspace, so the directory itself need not be watched.
-    for watched in ["Cargo.toml", "Cargo.lock", "sdk"].map(|name| plugins.join(name)).iter().chain([&root.join("wit")]) {
+    for watched in ["Cargo.toml", "Cargo.lock", "sdk"].map(|name| plugins.join(name)).iter().chain([&root.join("wit")])
+    {
         println!("cargo::rerun-if-changed={}", watched.display());
     }
     for name in &names {
@@ -49,7 +50,8 @@ fn embed() -> Result<(), Failure> {
     for name in &names {
         let file = components.join(format!("{}.wasm", name.replace('-', "_")));
         println!("cargo::rerun-if-changed={}", file.display());
-        let bytes = fs::read(&file).map_err(|error| format!("cannot read the component {}: {error}", file.display()))?;
+        let bytes =
+            fs::read(&file).map_err(|error| format!("cannot read the component {}: {error}", file.display()))?;
         let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         // A copy of this build's own: the nested target directory may be rebuilt by another profile meanwhile.
         let kept = out.join(format!("{name}.wasm"));
@@ -86,11 +88,16 @@ fn build(plugins: &Path, names: &[String], target: &Path) -> Result<PathBuf, Fai
     let answer = Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]).output()?;
     let library = PathBuf::from(String::from_utf8(answer.stdout)?.trim());
     if !library.is_dir() {
-        return Err(format!("the plugins are built for {TARGET}, and this toolchain lacks it\nrun: rustup target add {TARGET}").into());
+        return Err(format!(
+            "the plugins are built for {TARGET}, and this toolchain lacks it\nrun: rustup target add {TARGET}"
+        )
+        .into());
     }
 
     let mut cargo = Command::new(env::var("CARGO")?);
-    cargo.args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"]).arg(plugins.join("Cargo.toml"));
+    cargo
+        .args(["build", "--release", "--locked", "--target", TARGET, "--manifest-path"])
+        .arg(plugins.join("Cargo.toml"));
     cargo.arg("--target-dir").arg(target);
     for name in names {
         cargo.args(["-p", name]);
@@ -99,7 +106,14 @@ fn build(plugins: &Path, names: &[String], target: &Path) -> Result<PathBuf, Fai
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
         let foreign = ["CARGO_CFG_", "CARGO_FEATURE_", "CARGO_PROFILE_"].iter().any(|prefix| name.starts_with(prefix));
-        let named = ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
+        let named = [
+            "CARGO_ENCODED_RUSTFLAGS",
+            "RUSTFLAGS",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+        ];
         if foreign || named.contains(&name.as_ref()) {
             cargo.env_remove(name.as_ref());
         }

@@ -13,5 +13,9 @@ impl Capability for Docker {
 /// The engine, connected to on first use.
 #[derive(Debug, Default)]
 pub struct Connection {}
-pub(super) async fn version(_: &crate::plugin::RunContext) -> Result<String, super::ApiError> { Ok(String::new()) }
-pub(super) async fn sweep(_: &crate::plugin::RunContext) -> Vec<String> { Vec::new() }
+pub(super) async fn version(_: &crate::plugin::RunContext) -> Result<String, super::ApiError> {
+    Ok(String::new())
+}
+pub(super) async fn sweep(_: &crate::plugin::RunContext) -> Vec<String> {
+    Vec::new()
+}

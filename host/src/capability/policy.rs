@@ -137,7 +137,10 @@ impl Policy {
         let malformed = |message: String| PolicyError::Malformed { name: name.to_owned(), message };
         let file: File = toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
         if file.schema != SCHEMA {
-            return Err(malformed(format!("schema {} is not known here; this version reads schema {SCHEMA}", file.schema)));
+            return Err(malformed(format!(
+                "schema {} is not known here; this version reads schema {SCHEMA}",
+                file.schema
+            )));
         }
         for rule in file.allow {
             let line = text.get(..rule.span().start).map_or(0, |before| before.matches('\n').count() + 1);
@@ -152,7 +155,11 @@ impl Policy {
     pub fn decide(&self, who: &Identity, call: &str, scope: &[(&'static str, String)]) -> Verdict {
         let mut nearest: Option<(&Rule, &'static str, &str)> = None;
         if who.built_in {
-            for rule in self.rules.iter().filter(|rule| rule.plugin == who.name && rule.calls.iter().any(|c| call_matches(c, call))) {
+            for rule in self
+                .rules
+                .iter()
+                .filter(|rule| rule.plugin == who.name && rule.calls.iter().any(|c| call_matches(c, call)))
+            {
                 match self.first_outside(rule, scope) {
                     None => return Verdict::Allowed { rule: rule.place.clone() },
                     Some((name, value)) => nearest = Some((rule, name, value)),
@@ -197,7 +204,13 @@ impl Policy {
         segments_match(&split(&pattern), &split(value))
     }
 
-    fn denial(&self, who: &Identity, call: &str, scope: &[(&'static str, String)], nearest: Option<(&Rule, &'static str, &str)>) -> Denial {
+    fn denial(
+        &self,
+        who: &Identity,
+        call: &str,
+        scope: &[(&'static str, String)],
+        nearest: Option<(&Rule, &'static str, &str)>,
+    ) -> Denial {
         let asked = scope.iter().map(|(name, value)| format!("{name} `{value}`")).collect::<Vec<_>>().join(", ");
         let on = if asked.is_empty() { String::new() } else { format!(" on {asked}") };
         let (because, rule) = match nearest {
@@ -208,7 +221,11 @@ impl Policy {
         if let Some((_, name, value)) = nearest {
             remedy.push_str(&format!(" scope.{name} = [\"{value}\"]"));
         }
-        Denial { message: format!("policy refuses plugin `{}` the call `{call}`{on}: {because} ({rule})", who.name), rule, remedy }
+        Denial {
+            message: format!("policy refuses plugin `{}` the call `{call}`{on}: {because} ({rule})", who.name),
+            rule,
+            remedy,
+        }
     }
 }
 
@@ -223,7 +240,9 @@ fn segments_match(pattern: &[String], value: &[String]) -> bool {
     match (pattern.split_first(), value.split_first()) {
         (None, None) => true,
         (Some((first, rest)), _) if first == "**" && rest.is_empty() => true,
-        (Some((first, rest)), Some((segment, others))) => (first == "*" || first == segment) && segments_match(rest, others),
+        (Some((first, rest)), Some((segment, others))) => {
+            (first == "*" || first == segment) && segments_match(rest, others)
+        }
         _ => false,
     }
 }
@@ -254,7 +273,9 @@ mod tests {
     #[test]
     fn a_wildcard_stands_for_whole_segments_only() {
         let policy = policy(RULES);
-        let asks = |path: &str| matches!(policy.decide(&built_in("p"), "files.read", &[("path", path.to_owned())]), Verdict::Allowed { .. });
+        let asks = |path: &str| {
+            matches!(policy.decide(&built_in("p"), "files.read", &[("path", path.to_owned())]), Verdict::Allowed { .. })
+        };
         assert!(asks("/sys/one/x"));
         assert!(!asks("/sys/one/two/x"));
         assert!(!asks("/madness/a"));
@@ -264,14 +285,19 @@ mod tests {
     #[test]
     fn every_value_asked_for_must_be_covered() {
         let scope = [("path", "/mad/a".to_owned()), ("path", "/etc/shadow".to_owned())];
-        let Verdict::Denied(denial) = policy(RULES).decide(&built_in("p"), "files.read", &scope) else { panic!("allowed") };
+        let Verdict::Denied(denial) = policy(RULES).decide(&built_in("p"), "files.read", &scope) else {
+            panic!("allowed")
+        };
         assert!(denial.message.contains("does not cover path `/etc/shadow` (test.toml:3)"), "{}", denial.message);
     }
 
     #[test]
     fn a_stranger_with_the_name_of_a_built_in_gets_nothing() {
         let stranger = Identity { built_in: false, ..built_in("p") };
-        let Verdict::Denied(denial) = policy(RULES).decide(&stranger, "files.read", &[("path", "/mad/a".to_owned())]) else { panic!("allowed") };
+        let Verdict::Denied(denial) = policy(RULES).decide(&stranger, "files.read", &[("path", "/mad/a".to_owned())])
+        else {
+            panic!("allowed")
+        };
         assert_eq!(denial.rule, "default (deny)");
         assert!(denial.remedy.contains("calls = [\"files.read\"]"));
     }
@@ -279,7 +305,10 @@ mod tests {
     #[test]
     fn a_root_that_is_not_set_allows_nothing() {
         let text = "schema = 1\n[[allow]]\nplugin = \"p\"\ncalls = [\"files.write\"]\nscope.path = [\"$output/**\"]\n";
-        assert!(matches!(policy(text).decide(&built_in("p"), "files.write", &[("path", "/etc/passwd".to_owned())]), Verdict::Denied(_)));
+        assert!(matches!(
+            policy(text).decide(&built_in("p"), "files.write", &[("path", "/etc/passwd".to_owned())]),
+            Verdict::Denied(_)
+        ));
     }
 
     #[test]

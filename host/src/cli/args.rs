@@ -268,5 +268,11 @@ pub struct Doctor {
 /// Pieces of list options: split at commas, trimmed, empty ones dropped, in order.
 #[must_use]
 pub fn pieces(values: &[String]) -> Vec<String> {
-    values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|piece| !piece.is_empty()).map(str::to_owned).collect()
+    values
+        .iter()
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|piece| !piece.is_empty())
+        .map(str::to_owned)
+        .collect()
 }

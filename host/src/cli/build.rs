@@ -52,8 +52,11 @@ pub struct Request<'a> {
 /// Whatever keeps builds from beginning. Builds that fail are no errors but exit 2.
 pub async fn run(arguments: Build) -> Outcome {
     if arguments.context.additional_context_file.is_some() && arguments.context.additional_context.trim() != "{}" {
-        return Err(Failure::new(Exit::Arguments, "`--additional-context` and `--additional-context-file` exclude each other here")
-            .hint("put everything into the file"));
+        return Err(Failure::new(
+            Exit::Arguments,
+            "`--additional-context` and `--additional-context-file` exclude each other here",
+        )
+        .hint("put everything into the file"));
     }
     let setup = Setup::new(&arguments.common)?;
     let tags = args::pieces(&arguments.tags);
@@ -62,7 +65,8 @@ pub async fn run(arguments: Build) -> Outcome {
             .hint("`maddock discover` lists the models; `--tags all` selects every one"));
     }
     let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
-    let stop = signals::stop_token().map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
+    let stop = signals::stop_token()
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
     let outcome = selected(&invocation, &arguments, &tags, &stop).await;
     if let Err(failure) = &outcome {
         let mut members = Map::new();
@@ -88,7 +92,8 @@ async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], s
         log_directory: invocation.setup.output.clone(),
     };
     let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
-    let request = Request { options: &options, manifest: &manifest, dry_run: arguments.dry_run, format: arguments.common.format };
+    let request =
+        Request { options: &options, manifest: &manifest, dry_run: arguments.dry_run, format: arguments.common.format };
     let phase = phase(invocation, &effective, &cards, &request, stop).await?;
     if arguments.dry_run {
         return Ok(Exit::Success);
@@ -165,7 +170,10 @@ pub async fn phase(
         .flat_map(|built| {
             // The same model may be selected with several sets of arguments: one image serves them all.
             let image = Image::of_entry(&built.key, &built.entry);
-            cards.iter().filter(|card| card.name == built.model).map(move |card| Work { card: card.clone(), image: Some(image.clone()) })
+            cards
+                .iter()
+                .filter(|card| card.name == built.model)
+                .map(move |card| Work { card: card.clone(), image: Some(image.clone()) })
         })
         .collect();
     Ok(Phase { summary: builder.summary(), report, works })
@@ -193,7 +201,8 @@ fn assemble(cards: &[Card], report: &BuildReport, registry: Option<&str>) -> Man
 fn print_report(report: &BuildReport, architectures: bool) {
     let palette = style::Palette::of_stdout();
     let architecture = |entry: &Value| {
-        let named = ["gpu_architecture", "architecture"].iter().find_map(|name| entry.get(*name).and_then(Value::as_str));
+        let named =
+            ["gpu_architecture", "architecture"].iter().find_map(|name| entry.get(*name).and_then(Value::as_str));
         named.filter(|text| !text.is_empty()).unwrap_or("N/A").to_owned()
     };
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -289,7 +298,9 @@ pub(super) fn print_plan(plan: &WorkPlan) {
 pub fn header_keys(tree: &Path) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     let directories = [tree.join("docker"), tree.to_owned()];
-    for entry in directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().filter_map(Result::ok) {
+    for entry in
+        directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().filter_map(Result::ok)
+    {
         if !entry.file_name().to_string_lossy().contains(".Dockerfile") {
             continue;
         }

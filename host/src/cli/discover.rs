@@ -23,8 +23,10 @@ pub async fn run(arguments: &Discover) -> Outcome {
         list(&found, arguments.common.format);
         return Ok(Exit::Success);
     }
-    let selected = select::select(&found.cards, &tags).map_err(|error| Failure::new(Exit::Failure, &error).hint(error.hint()))?;
-    let cards = discover::finalise(&setup.plugins, &session, &setup.tree, selected).await.map_err(|error| failure(&error))?;
+    let selected =
+        select::select(&found.cards, &tags).map_err(|error| Failure::new(Exit::Failure, &error).hint(error.hint()))?;
+    let cards =
+        discover::finalise(&setup.plugins, &session, &setup.tree, selected).await.map_err(|error| failure(&error))?;
     let models: Value = cards.iter().map(|card| card.model.clone()).collect();
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");

@@ -30,7 +30,9 @@ pub async fn run(arguments: &Doctor) -> Outcome {
         let state = if probe.answers { "ok" } else { "absent" };
         findings.push(Finding { what: probe.name.to_owned(), state, details: probe.details });
     }
-    for (program, needed_for) in [("bash", "running models on this machine"), ("python3", "dynamic model lists"), ("git", "models with a `url`")] {
+    for (program, needed_for) in
+        [("bash", "running models on this machine"), ("python3", "dynamic model lists"), ("git", "models with a `url`")]
+    {
         let found = setup.environment.find_program(program);
         let state = if found.is_some() { "ok" } else { "absent" };
         let details = found.map_or_else(|| format!("needed for {needed_for}"), |path| path.display().to_string());
@@ -38,7 +40,11 @@ pub async fn run(arguments: &Doctor) -> Outcome {
     }
     print(&findings, arguments.common.format);
     let broken = findings.iter().any(|finding| finding.state == "broken");
-    if broken { Err(Failure::new(Exit::Failure, "something that nothing works without is broken; see the table")) } else { Ok(Exit::Success) }
+    if broken {
+        Err(Failure::new(Exit::Failure, "something that nothing works without is broken; see the table"))
+    } else {
+        Ok(Exit::Success)
+    }
 }
 
 fn plugins(setup: &Setup) -> Vec<Finding> {
@@ -46,11 +52,19 @@ fn plugins(setup: &Setup) -> Vec<Finding> {
     let entries = setup.plugins.catalog().entries();
     for entry in entries {
         if let Err(error) = setup.plugins.load(entry) {
-            findings.push(Finding { what: format!("plugin {}", entry.identity.name), state: "broken", details: error.to_string() });
+            findings.push(Finding {
+                what: format!("plugin {}", entry.identity.name),
+                state: "broken",
+                details: error.to_string(),
+            });
         }
     }
     if findings.is_empty() {
-        findings.push(Finding { what: "plugins".to_owned(), state: "ok", details: format!("all {} load", entries.len()) });
+        findings.push(Finding {
+            what: "plugins".to_owned(),
+            state: "ok",
+            details: format!("all {} load", entries.len()),
+        });
     }
     findings
 }
@@ -62,7 +76,14 @@ async fn accelerators(setup: &Setup, session: &Session) -> Vec<Finding> {
         let (state, details) = match plugin.detect(session, &"{}".to_owned()).await {
             Ok(Some(inventory)) => {
                 let names: Vec<&str> = inventory.devices.iter().map(|device| device.name.as_str()).collect();
-                ("ok", format!("{} devices: {}", inventory.devices.len(), crate::capability::events::printable(&names.join(", "))))
+                (
+                    "ok",
+                    format!(
+                        "{} devices: {}",
+                        inventory.devices.len(),
+                        crate::capability::events::printable(&names.join(", "))
+                    ),
+                )
             }
             Ok(None) => ("none", "no device of this vendor".to_owned()),
             Err(error) => ("warning", error.to_string()),
@@ -74,7 +95,8 @@ async fn accelerators(setup: &Setup, session: &Session) -> Vec<Finding> {
 
 fn print(findings: &[Finding], format: Format) {
     if format == Format::Json {
-        let list: Value = findings.iter().map(|f| json!({"what": f.what, "state": f.state, "details": f.details})).collect();
+        let list: Value =
+            findings.iter().map(|f| json!({"what": f.what, "state": f.state, "details": f.details})).collect();
         println!("{list:#}");
         return;
     }

@@ -115,16 +115,22 @@ impl Invocation {
     /// Nothing can be discovered, or a tag matches nothing: with the given code.
     pub async fn select(&self, tags: &[String], exit: Exit) -> Result<Vec<Card>, Failure> {
         let session = self.session();
-        let wrapped = |failure: Failure| if failure.exit == Exit::Refused { failure } else { Failure { exit, ..failure } };
+        let wrapped =
+            |failure: Failure| if failure.exit == Exit::Refused { failure } else { Failure { exit, ..failure } };
         let tree = &self.setup.tree;
         let plugins = &self.setup.plugins;
-        let found = discover::models(plugins, &session, tree).await.map_err(|error| wrapped(super::discover::failure(&error)))?;
+        let found = discover::models(plugins, &session, tree)
+            .await
+            .map_err(|error| wrapped(super::discover::failure(&error)))?;
         for skipped in &found.skipped {
             let hint = skipped.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
             self.events.say(Gravity::Warning, "", format!("skipped `{}`: {}{hint}", skipped.path, skipped.reason));
         }
-        let selected = select::select(&found.cards, tags).map_err(|error| Failure::new(exit, &error).hint(error.hint()))?;
-        discover::finalise(plugins, &session, tree, selected).await.map_err(|error| wrapped(super::discover::failure(&error)))
+        let selected =
+            select::select(&found.cards, tags).map_err(|error| Failure::new(exit, &error).hint(error.hint()))?;
+        discover::finalise(plugins, &session, tree, selected)
+            .await
+            .map_err(|error| wrapped(super::discover::failure(&error)))
     }
 
     /// Writes `run.json`: what was asked for, and what came of it so far.
@@ -159,7 +165,8 @@ pub fn of_configuration(error: &ConfigError) -> Failure {
 /// # Errors
 /// It cannot be written: exit 1.
 pub fn write_json(path: &std::path::Path, value: &Value) -> Result<(), Failure> {
-    let cannot = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot write `{}`: {error}", path.display()));
+    let cannot =
+        |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot write `{}`: {error}", path.display()));
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(cannot)?;
     }

@@ -2,12 +2,12 @@
 
 mod args;
 
+mod build;
 mod discover;
 mod doctor;
-mod build;
 mod exit;
-mod invocation;
 mod failure;
+mod invocation;
 mod performance;
 mod plugin;
 mod render;

@@ -34,7 +34,8 @@ pub fn print(path: &Path, first: usize) {
         eprintln!("{}: `{}` has no rows", palette.warn("warning"), path.display());
         return;
     }
-    let lines: Vec<Vec<String>> = rows.iter().enumerate().map(|(index, row)| line(&header, row, index, index >= first)).collect();
+    let lines: Vec<Vec<String>> =
+        rows.iter().enumerate().map(|(index, row)| line(&header, row, index, index >= first)).collect();
     let mine = rows.len().saturating_sub(first);
     let session = if mine > 0 { format!(", {mine} from current session") } else { String::new() };
     let title = format!("📊 Performance Results (all {} runs{session})", rows.len());

@@ -25,7 +25,7 @@ fn list(common: &Common) -> Outcome {
     let setup = Setup::new(common)?;
     let entries = setup.plugins.catalog().entries();
     if common.format == Format::Json {
-        let list: serde_json::Value = entries.iter().map(|entry| describe(entry)).collect();
+        let list: serde_json::Value = entries.iter().map(describe).collect();
         println!("{list:#}");
         return Ok(Exit::Success);
     }
@@ -107,7 +107,12 @@ fn inspect(plugin: &str, common: &Common) -> Outcome {
     } else {
         let palette = style::Palette::of_stdout();
         let heading = |text: &str| palette.strong(text);
-        println!("{} {} ({})", heading(&entry.identity.name), printable(&entry.manifest.version), entry.manifest.kind.word());
+        println!(
+            "{} {} ({})",
+            heading(&entry.identity.name),
+            printable(&entry.manifest.version),
+            entry.manifest.kind.word()
+        );
         println!("{}\n", printable(&entry.manifest.description));
         println!("{}  {}", heading("interface"), entry.manifest.interface);
         println!("{}     {}", heading("digest"), entry.identity.digest);

@@ -36,7 +36,8 @@ fn significant(value: f64, digits: usize) -> String {
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
     if exponent < -4 {
-        let mantissa = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
+        let mantissa =
+            if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
         return format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs());
     }
     let decimals = usize::try_from(i32::try_from(digits).unwrap_or(4) - 1 - exponent).unwrap_or_default();
@@ -61,7 +62,18 @@ mod tests {
 
     #[test]
     fn performance_figures_print_as_the_contract_says() {
-        let cases = [("14164", "14,164"), ("1234567.8", "1,234,568"), ("999.96", "1000.0"), ("12.34", "12.3"), ("0.5", "0.5000"), ("0.00123456", "0.001235"), ("0.0000123", "1.23e-05"), ("", "N/A"), ("-2500", "-2,500"), ("odd", "odd")];
+        let cases = [
+            ("14164", "14,164"),
+            ("1234567.8", "1,234,568"),
+            ("999.96", "1000.0"),
+            ("12.34", "12.3"),
+            ("0.5", "0.5000"),
+            ("0.00123456", "0.001235"),
+            ("0.0000123", "1.23e-05"),
+            ("", "N/A"),
+            ("-2500", "-2,500"),
+            ("odd", "odd"),
+        ];
         for (text, expected) in cases {
             assert_eq!(performance(text), expected, "{text}");
         }

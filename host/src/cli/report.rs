@@ -29,7 +29,8 @@ pub async fn run(report: &Report) -> Outcome {
 }
 
 fn resolved(path: &Path, what: &str) -> Result<PathBuf, Failure> {
-    path.canonicalize().map_err(|error| Failure::new(Exit::Failure, format!("cannot read the {what} `{}`: {error}", path.display())))
+    path.canonicalize()
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot read the {what} `{}`: {error}", path.display())))
 }
 
 async fn write(format: &str, input: PathBuf, output: PathBuf, common: &Common) -> Outcome {
@@ -49,10 +50,13 @@ async fn write(format: &str, input: PathBuf, output: PathBuf, common: &Common) -
         options: Vec::new(),
     };
     let session = setup.session()?;
-    let produced = reporter.report(&session, &request).await.map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+    let produced =
+        reporter.report(&session, &request).await.map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
     if common.format == Format::Json {
-        let list: serde_json::Value =
-            produced.iter().map(|p| serde_json::json!({"path": p.path, "media_type": p.media_type, "summary": p.summary})).collect();
+        let list: serde_json::Value = produced
+            .iter()
+            .map(|p| serde_json::json!({"path": p.path, "media_type": p.media_type, "summary": p.summary}))
+            .collect();
         println!("{list:#}");
     } else {
         for file in &produced {

@@ -42,7 +42,8 @@ pub async fn run(arguments: Run) -> Outcome {
         writable(&setup.results)?;
     }
     let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
-    let stop = signals::stop_token().map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
+    let stop = signals::stop_token()
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
     let outcome = phases(&invocation, &arguments, manifest, &tags, time_limit, stop).await;
     if let Err(failure) = &outcome {
         let mut members = Map::new();
@@ -71,14 +72,21 @@ fn given_manifest(arguments: &Run, setup: &Setup, tags: &[String]) -> Result<Opt
             let manifest = Manifest::read(&invocation::absolute(&setup.output, file));
             manifest.map(Some).map_err(|error| Failure::new(Exit::Failure, &error).hint(error.hint.clone()))
         }
-        Some(file) if tags.is_empty() => {
-            Err(Failure::new(Exit::Arguments, format!("there is no manifest `{}`, and no tags to build one from", file.display()))
-                .hint("select models by `--tags`, or make a manifest by `maddock build`"))
+        Some(file) if tags.is_empty() => Err(Failure::new(
+            Exit::Arguments,
+            format!("there is no manifest `{}`, and no tags to build one from", file.display()),
+        )
+        .hint("select models by `--tags`, or make a manifest by `maddock build`")),
+        None if tags.is_empty() => {
+            Err(Failure::new(Exit::Arguments, "nothing to run: neither `--tags` nor an existing `--manifest-file`")
+                .hint("`maddock discover` lists the models; `--tags all` selects every one"))
         }
-        None if tags.is_empty() => Err(Failure::new(Exit::Arguments, "nothing to run: neither `--tags` nor an existing `--manifest-file`")
-            .hint("`maddock discover` lists the models; `--tags all` selects every one")),
         Some(file) => {
-            eprintln!("{}: there is no manifest `{}`; building", style::Palette::of_stderr().warn("warning"), file.display());
+            eprintln!(
+                "{}: there is no manifest `{}`; building",
+                style::Palette::of_stderr().warn("warning"),
+                file.display()
+            );
             Ok(None)
         }
         None => Ok(None),
@@ -89,17 +97,15 @@ fn given_manifest(arguments: &Run, setup: &Setup, tags: &[String]) -> Result<Opt
 fn results_directory(setup: &Setup, arguments: &Run) -> Result<PathBuf, Failure> {
     let output = invocation::absolute(&setup.output, &arguments.output);
     let parent = output.parent().unwrap_or(&setup.output);
-    std::fs::create_dir_all(parent)
-        .and_then(|()| parent.canonicalize())
-        .map_err(|error| Failure::new(Exit::Failure, format!("results cannot be written to `{}`: {error}", output.display())))
+    std::fs::create_dir_all(parent).and_then(|()| parent.canonicalize()).map_err(|error| {
+        Failure::new(Exit::Failure, format!("results cannot be written to `{}`: {error}", output.display()))
+    })
 }
 
 fn writable(directory: &Path) -> Result<(), Failure> {
-    tempfile::Builder::new()
-        .prefix(".maddock-")
-        .tempfile_in(directory)
-        .map(drop)
-        .map_err(|error| Failure::new(Exit::Failure, format!("results cannot be written to `{}`: {error}", directory.display())))
+    tempfile::Builder::new().prefix(".maddock-").tempfile_in(directory).map(drop).map_err(|error| {
+        Failure::new(Exit::Failure, format!("results cannot be written to `{}`: {error}", directory.display()))
+    })
 }
 
 async fn phases(
@@ -250,14 +256,20 @@ async fn built(
         log_directory: invocation.setup.output.clone(),
     };
     let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
-    let request = build::Request { options: &options, manifest: &manifest, dry_run: arguments.dry_run, format: arguments.common.format };
+    let request = build::Request {
+        options: &options,
+        manifest: &manifest,
+        dry_run: arguments.dry_run,
+        format: arguments.common.format,
+    };
     build::phase(invocation, effective, cards, &request, stop).await
 }
 
 /// The target: by option, by the configuration, or the default.
 async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective) -> Result<Chosen, Failure> {
     let plugins = &invocation.setup.plugins;
-    let configured = effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?.map(|chosen| chosen.target);
+    let configured =
+        effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?.map(|chosen| chosen.target);
     let name = arguments.target.clone().or(configured).unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
     let plugin = plugins
         .providing(Kind::Target, &name)
@@ -275,7 +287,8 @@ fn options(invocation: &Invocation, arguments: &Run, time_limit: TimeLimit) -> R
     let tools = if named.is_file() {
         read_json(&named)?
     } else if arguments.tools_config == Path::new("./scripts/common/tools.json") {
-        serde_json::from_str(stage::TOOLS).map_err(|error| Failure::new(Exit::Failure, format!("shipped tools: {error}")))?
+        serde_json::from_str(stage::TOOLS)
+            .map_err(|error| Failure::new(Exit::Failure, format!("shipped tools: {error}")))?
     } else {
         return Err(Failure::new(Exit::Arguments, format!("there is no tools file `{}`", named.display())));
     };
@@ -304,8 +317,10 @@ fn results_file(invocation: &Invocation, arguments: &Run) -> PathBuf {
 }
 
 fn read_json(path: &Path) -> Result<Value, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::new(Exit::Arguments, format!("cannot read `{}`: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| Failure::new(Exit::Arguments, format!("`{}` is not JSON: {error}", path.display())))
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(Exit::Arguments, format!("cannot read `{}`: {error}", path.display())))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::new(Exit::Arguments, format!("`{}` is not JSON: {error}", path.display())))
 }
 
 fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<String, Value> {
@@ -380,7 +395,13 @@ fn print_results(report: &RunReport, format: Format, summary: &Value) {
             };
             let result = job.judged.reason.clone().or_else(|| job.judged.performance.clone()).unwrap_or_default();
             let seconds = job.judged.duration.map(|seconds| render::duration(&seconds.to_string())).unwrap_or_default();
-            vec![(index + 1).to_string(), status, job.model.clone(), seconds, crate::capability::events::printable(&result)]
+            vec![
+                (index + 1).to_string(),
+                status,
+                job.model.clone(),
+                seconds,
+                crate::capability::events::printable(&result),
+            ]
         })
         .collect();
     table::print("⚡ Execution Results", &["Index", "Status", "Model", "Duration", "Result"], &rows);
@@ -388,7 +409,8 @@ fn print_results(report: &RunReport, format: Format, summary: &Value) {
 
 fn print_plans(report: &RunReport, format: Format) {
     if format == Format::Json {
-        let plans: Value = report.plans.iter().map(|(model, plan)| json!({"model": model, "plan": plan_json(plan)})).collect();
+        let plans: Value =
+            report.plans.iter().map(|(model, plan)| json!({"model": model, "plan": plan_json(plan)})).collect();
         println!("{plans:#}");
         return;
     }

@@ -37,7 +37,11 @@ impl Setup {
         let output = std::env::current_dir()
             .and_then(|directory| directory.canonicalize())
             .map_err(|error| Failure::new(Exit::Failure, format!("cannot use the working directory: {error}")))?;
-        let wanted = common.model_dir.clone().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or_else(|| output.clone());
+        let wanted = common
+            .model_dir
+            .clone()
+            .filter(|directory| !directory.as_os_str().is_empty())
+            .unwrap_or_else(|| output.clone());
         let tree = wanted.canonicalize().map_err(|error| {
             Failure::new(Exit::Failure, format!("cannot read the model tree `{}`: {error}", wanted.display()))
                 .hint("name it by `--model-dir DIR` or the variable MODEL_DIR")
@@ -60,8 +64,19 @@ impl Setup {
     ///
     /// # Errors
     /// The shipped policy cannot be read.
-    pub fn context_in(&self, run_id: String, run: &Path, trace: Arc<Trace>, secrets: SecretStore) -> Result<Arc<RunContext>, Failure> {
-        let roots = Roots { tree: self.tree.clone(), run: run.to_owned(), output: self.output.clone(), results: self.results.clone() };
+    pub fn context_in(
+        &self,
+        run_id: String,
+        run: &Path,
+        trace: Arc<Trace>,
+        secrets: SecretStore,
+    ) -> Result<Arc<RunContext>, Failure> {
+        let roots = Roots {
+            tree: self.tree.clone(),
+            run: run.to_owned(),
+            output: self.output.clone(),
+            results: self.results.clone(),
+        };
         let policy = Policy::shipped(roots.clone()).map_err(|error| Failure::new(Exit::Failure, error))?;
         Ok(Arc::new(RunContext {
             run_id,
@@ -102,7 +117,9 @@ impl Setup {
                 break;
             }
         }
-        if let (Some(user), Some(password)) = (self.environment.get("MAD_DOCKERHUB_USER"), self.environment.get("MAD_DOCKERHUB_PASSWORD")) {
+        if let (Some(user), Some(password)) =
+            (self.environment.get("MAD_DOCKERHUB_USER"), self.environment.get("MAD_DOCKERHUB_PASSWORD"))
+        {
             secrets.add("credential/dockerhub/username", user);
             secrets.add("credential/dockerhub/password", password);
             if let Some(repository) = self.environment.get("MAD_DOCKERHUB_REPO") {

@@ -79,14 +79,18 @@ impl Listener for Terminal {
         match event {
             Event::BuildStarted { image, model, .. } => self.begin(image, format!("building {image} for {model}")),
             Event::BuildEnded { image, seconds, error: None, .. } => {
-                self.end(image, &format!("{} {image} in {}", palette.good("built"), render::duration(&seconds.to_string())));
+                self.end(
+                    image,
+                    &format!("{} {image} in {}", palette.good("built"), render::duration(&seconds.to_string())),
+                );
             }
             Event::BuildEnded { image, error: Some(error), .. } => {
                 self.end(image, &format!("{} {image}: {}", palette.bad("not built"), printable(error)));
             }
             Event::JobStarted { job, model, .. } => self.begin(job, format!("running {model}")),
             Event::JobState { job, phase, reason } => {
-                let text = if reason.is_empty() { (*phase).to_owned() } else { format!("{phase} ({})", printable(reason)) };
+                let text =
+                    if reason.is_empty() { (*phase).to_owned() } else { format!("{phase} ({})", printable(reason)) };
                 self.update(job, &text);
             }
             Event::Progress { of, activity, done, total } => {
@@ -97,7 +101,9 @@ impl Listener for Terminal {
                 self.update(of, &format!("{}{amount}", printable(activity)));
             }
             Event::JobEnded { job, model, status, reason, seconds } => {
-                let time = seconds.map(|seconds| format!(" in {}", render::duration(&seconds.to_string()))).unwrap_or_default();
+                let time = seconds
+                    .map(|seconds| format!(" in {}", render::duration(&seconds.to_string())))
+                    .unwrap_or_default();
                 let because = reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
                 let word = if *status == "FAILURE" { palette.bad(status) } else { palette.good(status) };
                 self.end(job, &format!("{word} {model}{time}{because}"));

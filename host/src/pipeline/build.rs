@@ -177,7 +177,11 @@ impl<'a> Build<'a> {
 
     async fn one(&self, image: &ImagePlan) -> Result<Built, PluginError> {
         let log = PathBuf::from(&self.request.log_directory).join(&image.log_file);
-        self.events.emit(&Event::BuildStarted { image: image.key.clone(), model: image.model.clone(), log: log.clone() });
+        self.events.emit(&Event::BuildStarted {
+            image: image.key.clone(),
+            model: image.model.clone(),
+            log: log.clone(),
+        });
         let began = Instant::now();
         let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
         let writer = self.write_log(log.clone(), image.key.clone(), receiver);
@@ -202,7 +206,12 @@ impl<'a> Build<'a> {
         built
     }
 
-    async fn write_log(&self, log: PathBuf, key: String, mut receiver: mpsc::Receiver<PluginEvent>) -> std::io::Result<()> {
+    async fn write_log(
+        &self,
+        log: PathBuf,
+        key: String,
+        mut receiver: mpsc::Receiver<PluginEvent>,
+    ) -> std::io::Result<()> {
         let mut file = tokio::fs::File::create(&log).await;
         let secrets = self.context.secrets.values();
         let mut redactor = Redactor::new(secrets).stream();

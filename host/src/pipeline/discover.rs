@@ -63,7 +63,9 @@ pub async fn models(plugins: &Plugins, session: &Session, tree: &Path) -> Result
     for plugin in plugins.all(Kind::Discovery)? {
         let listing = match plugin.list_models(session, &tree).await {
             Ok(listing) => listing,
-            Err(PluginError::Answered { plugin, function, error }) if matches!(error.kind, types::ErrorKind::NotFound) => {
+            Err(PluginError::Answered { plugin, function, error })
+                if matches!(error.kind, types::ErrorKind::NotFound) =>
+            {
                 strange.get_or_insert(PluginError::Answered { plugin, function, error });
                 continue;
             }
@@ -73,7 +75,11 @@ pub async fn models(plugins: &Plugins, session: &Session, tree: &Path) -> Result
         for card in listing.cards {
             found.cards.push(read_card(plugin.name(), card)?);
         }
-        found.skipped.extend(listing.skipped.into_iter().map(|s| Skipped { path: s.path, reason: s.reason, hint: s.hint }));
+        found.skipped.extend(listing.skipped.into_iter().map(|s| Skipped {
+            path: s.path,
+            reason: s.reason,
+            hint: s.hint,
+        }));
     }
     match strange {
         Some(error) if !known => Err(error.into()),
@@ -87,7 +93,12 @@ pub async fn models(plugins: &Plugins, session: &Session, tree: &Path) -> Result
 ///
 /// # Errors
 /// A plugin failed.
-pub async fn finalise(plugins: &Plugins, session: &Session, tree: &Path, selected: Vec<Selected>) -> Result<Vec<Card>, DiscoverError> {
+pub async fn finalise(
+    plugins: &Plugins,
+    session: &Session,
+    tree: &Path,
+    selected: Vec<Selected>,
+) -> Result<Vec<Card>, DiscoverError> {
     let tree = tree.display().to_string();
     let mut finished: BTreeMap<String, Card> = BTreeMap::new();
     for plugin in plugins.all(Kind::Discovery)? {
@@ -115,7 +126,8 @@ pub async fn finalise(plugins: &Plugins, session: &Session, tree: &Path, selecte
 }
 
 fn read_card(plugin: &str, card: types::Card) -> Result<Card, DiscoverError> {
-    let nonsense = |message: String| DiscoverError::Nonsense { plugin: plugin.to_owned(), model: card.name.clone(), message };
+    let nonsense =
+        |message: String| DiscoverError::Nonsense { plugin: plugin.to_owned(), model: card.name.clone(), message };
     let model: serde_json::Value = serde_json::from_str(&card.model).map_err(|error| nonsense(error.to_string()))?;
     if !model.is_object() {
         return Err(nonsense("not an object".to_owned()));
@@ -126,5 +138,10 @@ fn read_card(plugin: &str, card: types::Card) -> Result<Card, DiscoverError> {
 /// A card as plugins see it.
 #[must_use]
 pub fn write_card(card: &Card) -> types::Card {
-    types::Card { name: card.name.clone(), tags: card.tags.clone(), source: card.source.clone(), model: card.model.to_string() }
+    types::Card {
+        name: card.name.clone(),
+        tags: card.tags.clone(),
+        source: card.source.clone(),
+        model: card.model.to_string(),
+    }
 }

@@ -84,7 +84,8 @@ pub async fn execute(session: &Session, order: Order<'_>) -> std::io::Result<Exe
 }
 
 async fn follow(session: &Session, order: &Order<'_>) -> Executed {
-    let mut executed = Executed { ending: None, collection: None, error: None, interrupted: false, problems: Vec::new() };
+    let mut executed =
+        Executed { ending: None, collection: None, error: None, interrupted: false, problems: Vec::new() };
     let (target, job) = (order.target, order.job);
     let launched = async {
         let plan = target.plan_job(session, job).await?;

@@ -18,7 +18,8 @@ const PASSTHROUGH: &str = include_str!("../../../presets/passthrough.json");
 /// Where jobs meet on node 0 unless the configuration says otherwise: the default of the field's launchers.
 const MAIN_PORT: u16 = 29500;
 /// Results that are brought back from the work directory besides the model's own results file.
-const RESULT_PATTERNS: [&str; 5] = ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
+const RESULT_PATTERNS: [&str; 5] =
+    ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
 /// The work directory where the model has no repository.
 pub const WORK_DIRECTORY: &str = "run_directory";
 
@@ -100,8 +101,12 @@ pub fn work_directory(card: &Card) -> String {
 /// The launcher that was asked for, by context, card or variable; none where nobody did.
 #[must_use]
 pub fn launcher(card: &Card, config: &Value, environment: &Environment) -> Option<String> {
-    let named = |object: &Value| object.get("distributed").map(|section| text(section, "launcher")).filter(|name| !name.is_empty());
-    named(config).or_else(|| named(&card.model)).or_else(|| environment.get("MAD_LAUNCHER").filter(|name| !name.is_empty()).map(str::to_owned))
+    let named = |object: &Value| {
+        object.get("distributed").map(|section| text(section, "launcher")).filter(|name| !name.is_empty())
+    };
+    named(config)
+        .or_else(|| named(&card.model))
+        .or_else(|| environment.get("MAD_LAUNCHER").filter(|name| !name.is_empty()).map(str::to_owned))
 }
 
 /// The topology of a job on one machine. `processes` is the number of devices it has, 1 where it has none.
@@ -139,7 +144,11 @@ pub fn assemble(ingredients: Ingredients<'_>) -> Job {
         })
         .collect();
     let results = text(&card.model, "multiple_results");
-    let collect = RESULT_PATTERNS.iter().map(|pattern| (*pattern).to_owned()).chain(Some(results).filter(|name| !name.is_empty())).collect();
+    let collect = RESULT_PATTERNS
+        .iter()
+        .map(|pattern| (*pattern).to_owned())
+        .chain(Some(results).filter(|name| !name.is_empty()))
+        .collect();
     Job {
         run_id: ingredients.run_id.to_owned(),
         id: ingredients.id.to_owned(),
@@ -198,9 +207,12 @@ fn passthrough() -> Vec<String> {
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
     let given = ingredients.config.get("docker_env_vars").and_then(Value::as_object);
-    let mut names: Vec<&str> = given.map(|variables| variables.keys().map(String::as_str).collect()).unwrap_or_default();
+    let mut names: Vec<&str> =
+        given.map(|variables| variables.keys().map(String::as_str).collect()).unwrap_or_default();
     let known = passthrough();
-    names.extend(ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)));
+    names.extend(
+        ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
+    );
     names
 }
 

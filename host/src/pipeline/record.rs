@@ -128,9 +128,9 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
         files,
     };
     let (id, facts) = (owned.id.clone(), owned.facts.clone());
-    tokio::task::spawn_blocking(move || owned.judge())
-        .await
-        .unwrap_or_else(|error| Judged::setup_failure(&id, &facts, "", format!("judging it failed: {error}; please report this")))
+    tokio::task::spawn_blocking(move || owned.judge()).await.unwrap_or_else(|error| {
+        Judged::setup_failure(&id, &facts, "", format!("judging it failed: {error}; please report this"))
+    })
 }
 
 /// One node, which reported if the job came to an end.
@@ -247,7 +247,10 @@ impl Owned {
         let Some(file) = self.files.iter().find(|file| file.name == name) else {
             return Measured::Unusable(format!("the model left no `{name}` in its work directory"));
         };
-        match std::fs::read(&file.path).map_err(|error| error.to_string()).and_then(|bytes| Results::parse(&bytes).map_err(|error| error.to_string())) {
+        match std::fs::read(&file.path)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| Results::parse(&bytes).map_err(|error| error.to_string()))
+        {
             Ok(results) => Measured::Results(results),
             Err(why) => Measured::Unusable(format!("`{name}`: {why}")),
         }
@@ -280,7 +283,9 @@ impl Owned {
             (Verdict::Success, Measured::Results(results)) => {
                 Row::multiple(&self.id, &self.facts, results, self.duration, |row| config_of_row(&configs, row))
             }
-            (_, Measured::Log(metric)) => vec![Row::single(&self.id, &self.facts, verdict, metric.as_ref(), self.duration, configs)],
+            (_, Measured::Log(metric)) => {
+                vec![Row::single(&self.id, &self.facts, verdict, metric.as_ref(), self.duration, configs)]
+            }
             _ => vec![Row::single(&self.id, &self.facts, verdict, None, self.duration, configs)],
         }
     }
@@ -349,7 +354,9 @@ pub fn row_json(row: &Row) -> Value {
 #[must_use]
 pub fn list(value: &Value) -> Vec<String> {
     match value {
-        Value::String(text) => text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+        Value::String(text) => {
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        }
         Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     }

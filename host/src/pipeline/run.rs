@@ -182,7 +182,12 @@ impl Chosen {
 ///
 /// # Errors
 /// The named vendor's plugin failed.
-pub async fn detect(plugins: &Plugins, session: &Session, config: &Value, events: &Stream) -> Result<Option<Inventory>, PluginError> {
+pub async fn detect(
+    plugins: &Plugins,
+    session: &Session,
+    config: &Value,
+    events: &Stream,
+) -> Result<Option<Inventory>, PluginError> {
     let wanted = job::text(config, "gpu_vendor");
     let text = config.to_string();
     for plugin in plugins.all(Kind::Gpu)? {
@@ -210,12 +215,22 @@ pub async fn detect(plugins: &Plugins, session: &Session, config: &Value, events
 ///
 /// # Errors
 /// Nothing can begin. What goes wrong with one job is that job's verdict.
-pub async fn run(place: &Place, target: &Chosen, works: Vec<Work>, options: &RunOptions) -> Result<RunReport, RunError> {
-    let inventory = if target.has("local") { detect(&place.plugins, &place.session(), &place.config, &place.events).await? } else { None };
+pub async fn run(
+    place: &Place,
+    target: &Chosen,
+    works: Vec<Work>,
+    options: &RunOptions,
+) -> Result<RunReport, RunError> {
+    let inventory = if target.has("local") {
+        detect(&place.plugins, &place.session(), &place.config, &place.events).await?
+    } else {
+        None
+    };
     let works = fitting(works, inventory.as_ref(), place)?;
     let pool = device_pool(place, inventory.as_ref());
     let room = Arc::new(Semaphore::new(options.jobs.max(1)));
-    let shared = Arc::new(Shared { place: place.clone(), target: target.clone(), options: options.clone(), inventory, pool });
+    let shared =
+        Arc::new(Shared { place: place.clone(), target: target.clone(), options: options.clone(), inventory, pool });
 
     place.events.emit(&Event::RunStarted {
         run: place.directory.id().as_str().to_owned(),
@@ -249,9 +264,17 @@ pub async fn run(place: &Place, target: &Chosen, works: Vec<Work>, options: &Run
     }
     sweep(place).await;
 
-    let report = RunReport { jobs: reports.into_values().collect(), interrupted: place.stop.is_cancelled(), plans: plans.into_values().collect() };
+    let report = RunReport {
+        jobs: reports.into_values().collect(),
+        interrupted: place.stop.is_cancelled(),
+        plans: plans.into_values().collect(),
+    };
     let failed = report.jobs.iter().filter(|job| matches!(job.judged.verdict, Verdict::Failure(_))).count();
-    place.events.emit(&Event::RunEnded { run: place.directory.id().as_str().to_owned(), succeeded: report.jobs.len() - failed, failed });
+    place.events.emit(&Event::RunEnded {
+        run: place.directory.id().as_str().to_owned(),
+        succeeded: report.jobs.len() - failed,
+        failed,
+    });
     Ok(report)
 }
 
@@ -298,7 +321,8 @@ fn fitting(works: Vec<Work>, inventory: Option<&Inventory>, place: &Place) -> Re
             continue;
         };
         let other_vendor = !image.gpu_vendor.is_empty() && !image.gpu_vendor.eq_ignore_ascii_case(&inventory.vendor);
-        let other_architecture = !image.gpu_architecture.is_empty() && !architecture.is_empty() && image.gpu_architecture != architecture;
+        let other_architecture =
+            !image.gpu_architecture.is_empty() && !architecture.is_empty() && image.gpu_architecture != architecture;
         if other_vendor || other_architecture {
             let reason = format!(
                 "`{}` is for {} {}, this machine has {} {architecture}",
@@ -376,7 +400,8 @@ impl Shared {
             Ok(ready) => ready,
             Err(error) => {
                 let refused = matches!(&error, SetupError::Plugin(error) if error.is_denied());
-                let judged = Judged::setup_failure(&id, &facts, &job::text(&work.card.model, "n_gpus"), error.to_string());
+                let judged =
+                    Judged::setup_failure(&id, &facts, &job::text(&work.card.model, "n_gpus"), error.to_string());
                 return self.finish(id, work, image, judged, refused).await;
             }
         };
@@ -397,13 +422,15 @@ impl Shared {
 
     /// Why a model is not run at all, where it is not.
     fn left_out(&self, card: &Card) -> Option<String> {
-        let deprecated = ["deprecated", "is_deprecated"].iter().any(|name| card.model.get(*name) == Some(&Value::Bool(true)));
+        let deprecated =
+            ["deprecated", "is_deprecated"].iter().any(|name| card.model.get(*name) == Some(&Value::Bool(true)));
         if deprecated && !self.options.deprecated_too {
             return Some(format!("{} is deprecated; `--ignore-deprecated` runs it all the same", card.name));
         }
         let architecture = job::variable(self.inventory.as_ref(), "MAD_SYSTEM_GPU_ARCHITECTURE")?;
         let listed = record::list(card.model.get("skip_gpu_arch")?);
-        let short = architecture.rsplit(' ').next().unwrap_or(architecture).split(['-', ' ']).next().unwrap_or(architecture);
+        let short =
+            architecture.rsplit(' ').next().unwrap_or(architecture).split(['-', ' ']).next().unwrap_or(architecture);
         let unsupported = listed.iter().any(|name| name == architecture || name == short);
         (unsupported && !self.options.any_architecture)
             .then(|| format!("Skipping model {} as it is not supported on {architecture} architecture.", card.name))
@@ -429,7 +456,9 @@ impl Shared {
             deployment_type: environment
                 .get("MAD_DEPLOYMENT_TYPE")
                 .map_or_else(|| self.target.info.deployment_type.clone(), str::to_owned),
-            gpu_architecture: job::variable(self.inventory.as_ref(), "MAD_SYSTEM_GPU_ARCHITECTURE").unwrap_or_default().to_owned(),
+            gpu_architecture: job::variable(self.inventory.as_ref(), "MAD_SYSTEM_GPU_ARCHITECTURE")
+                .unwrap_or_default()
+                .to_owned(),
             build_duration: image.build_duration,
             build_number: environment.get("BUILD_NUMBER").unwrap_or("0").to_owned(),
             additional_docker_run_options: job::text(card, "additional_docker_run_options"),
@@ -453,20 +482,25 @@ impl Shared {
         };
         let asked = job::launcher(card, &place.config, place.environment());
         let (topology, arrangement) = self.arrange(&session, card, asked.as_deref(), id, devices).await?;
-        facts.launcher = if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
+        facts.launcher =
+            if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
 
         let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
         let additions = self.additions(card)?;
         let arguments = self.arguments(card)?;
         let directory = self.job_directory(id)?;
         let workspace = job::workspace(&directory);
-        let hooks: Vec<String> = additions.before.iter().chain(&additions.after).map(|hook| hook.file.clone()).collect();
+        let hooks: Vec<String> =
+            additions.before.iter().chain(&additions.after).map(|hook| hook.file.clone()).collect();
         if !self.options.dry_run {
-            let (tree, name, work_directory) = (place.context.roots.tree.clone(), card.name.clone(), job::work_directory(card));
+            let (tree, name, work_directory) =
+                (place.context.roots.tree.clone(), card.name.clone(), job::work_directory(card));
             let (staged, destination) = (script.clone(), workspace.clone());
-            tokio::task::spawn_blocking(move || stage::workspace(&tree, &name, &staged, &destination, &work_directory, &hooks))
-                .await
-                .map_err(|error| SetupError::Other(format!("staging ended: {error}")))??;
+            tokio::task::spawn_blocking(move || {
+                stage::workspace(&tree, &name, &staged, &destination, &work_directory, &hooks)
+            })
+            .await
+            .map_err(|error| SetupError::Other(format!("staging ended: {error}")))??;
         }
         let secret_names = self.secret_names(card);
         let mut options = JobOptions::empty();
@@ -508,7 +542,8 @@ impl Shared {
             self.place.events.say(Gravity::Warning, &card.name, warning);
         }
         let asked_by_card = wanted.source == "default" || wanted.source.starts_with("model.");
-        let by_number = self.place.config.get("docker_gpus").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+        let by_number =
+            self.place.config.get("docker_gpus").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
         if self.inventory.is_none() && asked_by_card && !by_number {
             return Ok(None);
         }
@@ -533,7 +568,12 @@ impl Shared {
         if self.options.dry_run { directory.job_path(id) } else { directory.create_job(id) }
     }
 
-    async fn attach(&self, session: &Session, inventory: &Inventory, indices: &[u32]) -> Result<maddock_bindings::api::types::Attachment, SetupError> {
+    async fn attach(
+        &self,
+        session: &Session,
+        inventory: &Inventory,
+        indices: &[u32],
+    ) -> Result<maddock_bindings::api::types::Attachment, SetupError> {
         let plugin = self
             .place
             .plugins
@@ -572,8 +612,15 @@ impl Shared {
         for warning in &chain.warnings {
             self.place.events.say(Gravity::Warning, &card.name, warning);
         }
-        let hooks = |hooks: Vec<tools::Hook>| hooks.into_iter().map(|hook| Hook { file: hook.path, arguments: hook.arguments }).collect();
-        Ok(Additions { before: hooks(chain.before), after: hooks(chain.after), encapsulate: chain.encapsulate, env: chain.env })
+        let hooks = |hooks: Vec<tools::Hook>| {
+            hooks.into_iter().map(|hook| Hook { file: hook.path, arguments: hook.arguments }).collect()
+        };
+        Ok(Additions {
+            before: hooks(chain.before),
+            after: hooks(chain.after),
+            encapsulate: chain.encapsulate,
+            env: chain.env,
+        })
     }
 
     fn arguments(&self, card: &Card) -> Result<Vec<String>, SetupError> {
@@ -595,9 +642,14 @@ impl Shared {
                 Some(value) => {
                     let seconds = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
                     match seconds {
-                        Some(seconds) if seconds > 0.0 && seconds.is_finite() => Ok(Some(Duration::from_secs_f64(seconds.min(1e9)).as_secs().max(1))),
+                        Some(seconds) if seconds > 0.0 && seconds.is_finite() => {
+                            Ok(Some(Duration::from_secs_f64(seconds.min(1e9)).as_secs().max(1)))
+                        }
                         Some(_) => Ok(Some(DEFAULT_TIME_LIMIT)),
-                        None => Err(SetupError::Other(format!("`timeout` of {} is {value}, not a number of seconds", card.name))),
+                        None => Err(SetupError::Other(format!(
+                            "`timeout` of {} is {value}, not a number of seconds",
+                            card.name
+                        ))),
                     }
                 }
             },
@@ -610,7 +662,12 @@ impl Shared {
         let mut names: Vec<String> = secrets.members("env").into_iter().map(|name| format!("env/{name}")).collect();
         let credential = job::text(&card.model, "cred");
         if !credential.is_empty() {
-            names.extend(secrets.members(&format!("credential/{credential}")).into_iter().map(|m| format!("credential/{credential}/{m}")));
+            names.extend(
+                secrets
+                    .members(&format!("credential/{credential}"))
+                    .into_iter()
+                    .map(|m| format!("credential/{credential}/{m}")),
+            );
         }
         names
     }
@@ -648,7 +705,10 @@ impl Shared {
             log: &log,
             facts,
             skip_model: self.options.skip_model,
-            worker: place.environment().get("MAD_COLLECT_METRICS").is_some_and(|value| value.eq_ignore_ascii_case("false")),
+            worker: place
+                .environment()
+                .get("MAD_COLLECT_METRICS")
+                .is_some_and(|value| value.eq_ignore_ascii_case("false")),
         };
         let judged = record::judge(evidence, &executed).await;
         if !self.options.keep_work && !self.options.keep_alive {
@@ -691,7 +751,11 @@ impl Shared {
                 entry("cleanup", self.options.cleanup.to_string()),
             ],
         };
-        let plugins = place.plugins.catalog().of_kind(Kind::Reporter).filter(|entry| entry.manifest.provides.iter().any(|name| name == "run"));
+        let plugins = place
+            .plugins
+            .catalog()
+            .of_kind(Kind::Reporter)
+            .filter(|entry| entry.manifest.provides.iter().any(|name| name == "run"));
         for entry in plugins {
             let written = match place.plugins.load(entry) {
                 Ok(plugin) => plugin.report(&place.session(), &request).await,
@@ -739,7 +803,10 @@ impl Shared {
             "rows": judged.rows.iter().map(record::row_json).collect::<Vec<_>>(),
         });
         let written = ensure(&directory).and_then(|()| {
-            crate::results::run_directory::replace_file(&directory.join("job.json"), format!("{summary:#}\n").as_bytes())
+            crate::results::run_directory::replace_file(
+                &directory.join("job.json"),
+                format!("{summary:#}\n").as_bytes(),
+            )
         });
         if let Err(error) = written {
             place.events.say(Gravity::Error, id, format!("cannot write `job.json`: {error}"));

@@ -67,7 +67,8 @@ pub struct Script {
 pub fn find_script(tree: &Path, model: &str, script: &str) -> Result<Script, StageError> {
     let relative = inside(model, script)?;
     let path = tree.join(&relative);
-    let missing = |looked_for: PathBuf| StageError::NoScript { model: model.to_owned(), script: script.to_owned(), looked_for };
+    let missing =
+        |looked_for: PathBuf| StageError::NoScript { model: model.to_owned(), script: script.to_owned(), looked_for };
     if script.is_empty() {
         return Err(missing(path));
     }
@@ -104,7 +105,14 @@ fn inside(model: &str, path: &str) -> Result<PathBuf, StageError> {
 ///
 /// # Errors
 /// Something cannot be read or written.
-pub fn workspace(tree: &Path, model: &str, script: &Script, workspace: &Path, work_directory: &str, hooks: &[String]) -> Result<(), StageError> {
+pub fn workspace(
+    tree: &Path,
+    model: &str,
+    script: &Script,
+    workspace: &Path,
+    work_directory: &str,
+    hooks: &[String],
+) -> Result<(), StageError> {
     let common = workspace.join("scripts/common");
     make(&common)?;
     for (name, content) in SHIPPED {
@@ -117,7 +125,9 @@ pub fn workspace(tree: &Path, model: &str, script: &Script, workspace: &Path, wo
         copy_tree(&own, &common, 0)?;
     }
     if let Ok(entries) = fs::read_dir(tree.join("scripts")) {
-        for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir() && entry.file_name() != "common") {
+        for entry in
+            entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir() && entry.file_name() != "common")
+        {
             make(&workspace.join("scripts").join(entry.file_name()))?;
         }
     }
@@ -152,7 +162,10 @@ const DEEPEST: u32 = 64;
 /// devices are left out.
 fn copy_tree(source: &Path, destination: &Path, depth: u32) -> Result<(), StageError> {
     if depth > DEEPEST {
-        return Err(StageError::Io { path: source.to_owned(), source: io::Error::other("directories are nested too deeply; a link may lead back into its own tree") });
+        return Err(StageError::Io {
+            path: source.to_owned(),
+            source: io::Error::other("directories are nested too deeply; a link may lead back into its own tree"),
+        });
     }
     make(destination)?;
     for entry in fs::read_dir(source).map_err(at(source))? {
@@ -174,7 +187,12 @@ mod tests {
 
     fn tree() -> tempfile::TempDir {
         let tree = tempfile::tempdir().unwrap();
-        for (name, content) in [("scripts/m/run.sh", "echo"), ("scripts/m/x.py", ""), ("scripts/common/mine.sh", "m"), ("scripts/other/a", "")] {
+        for (name, content) in [
+            ("scripts/m/run.sh", "echo"),
+            ("scripts/m/x.py", ""),
+            ("scripts/common/mine.sh", "m"),
+            ("scripts/other/a", ""),
+        ] {
             let path = tree.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
@@ -204,7 +222,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let script = find_script(tree.path(), "m", "scripts/m").unwrap();
         workspace(tree.path(), "m", &script, &place.path().join("w"), "run_directory", &[]).unwrap();
-        for expected in ["run_directory/run.sh", "scripts/common/mine.sh", "scripts/common/test_echo.sh", "scripts/other"] {
+        for expected in
+            ["run_directory/run.sh", "scripts/common/mine.sh", "scripts/common/test_echo.sh", "scripts/other"]
+        {
             assert!(place.path().join("w").join(expected).exists(), "{expected}");
         }
         assert!(!tree.path().join("scripts/common/test_echo.sh").exists());

@@ -44,7 +44,11 @@ impl Cache {
                 .chain([std::env::temp_dir().join(format!("maddock-{user}"))])
                 .collect(),
         };
-        candidates.into_iter().map(|directory| directory.join("components")).find(|directory| usable(directory, user)).map(|directory| Self { directory })
+        candidates
+            .into_iter()
+            .map(|directory| directory.join("components"))
+            .find(|directory| usable(directory, user))
+            .map(|directory| Self { directory })
     }
 
     /// The file for a component: its digest and everything that the compiled form depends on.
@@ -77,7 +81,11 @@ fn usable(directory: &Path, user: u32) -> bool {
         return false;
     }
     let Ok(opened) = File::open(directory) else { return false };
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the kernel's magic numbers have 32 bits")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the kernel's magic numbers have 32 bits"
+    )]
     let is_network = rustix::fs::fstatfs(&opened).map_or(true, |stat| NETWORK.contains(&(stat.f_type as u32)));
     !is_network
 }

@@ -60,7 +60,11 @@ impl Entry {
         let manifest = Manifest::of_component(&bytes).map_err(|message| PluginError::Manifest { plugin, message })?;
         let digest = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
         let identity = Identity { name: manifest.name.clone(), digest, built_in: false };
-        Ok(Self { manifest: Arc::new(manifest), identity: Arc::new(identity), source: Source::File(path.to_owned(), bytes.into()) })
+        Ok(Self {
+            manifest: Arc::new(manifest),
+            identity: Arc::new(identity),
+            source: Source::File(path.to_owned(), bytes.into()),
+        })
     }
 }
 
@@ -79,9 +83,14 @@ impl Catalog {
         let mut entries = Vec::with_capacity(EMBEDDED.len() + files.len());
         for embedded in EMBEDDED {
             let plugin = embedded.name.to_owned();
-            let manifest = Manifest::parse(embedded.manifest).map_err(|message| PluginError::Manifest { plugin, message })?;
+            let manifest =
+                Manifest::parse(embedded.manifest).map_err(|message| PluginError::Manifest { plugin, message })?;
             let identity = Identity { name: manifest.name.clone(), digest: embedded.digest.to_owned(), built_in: true };
-            entries.push(Entry { manifest: Arc::new(manifest), identity: Arc::new(identity), source: Source::Embedded(embedded.component) });
+            entries.push(Entry {
+                manifest: Arc::new(manifest),
+                identity: Arc::new(identity),
+                source: Source::Embedded(embedded.component),
+            });
         }
         for file in files {
             let entry = Entry::of_file(file)?;

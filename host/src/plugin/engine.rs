@@ -126,7 +126,9 @@ impl Engine {
             let known = WASI.iter().any(|package| name.starts_with(package))
                 || name.strip_prefix(PACKAGE).is_some_and(|rest| rest.ends_with(&format!("@{major}.{minor}.{patch}")));
             if !known {
-                let message = format!("it imports `{name}`, which this host does not offer (it offers {PACKAGE}@{major}.{minor}.{patch})");
+                let message = format!(
+                    "it imports `{name}`, which this host does not offer (it offers {PACKAGE}@{major}.{minor}.{patch})"
+                );
                 return Err(PluginError::Incompatible { plugin: plugin.to_owned(), message });
             }
         }

@@ -101,7 +101,10 @@ impl Manifest {
             && manifest.name.len() <= 64
             && manifest.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !well_named {
-            return Err(format!("the name `{}` is not of the form [a-z][a-z0-9-]*, 64 characters at most", manifest.name.escape_debug()));
+            return Err(format!(
+                "the name `{}` is not of the form [a-z][a-z0-9-]*, 64 characters at most",
+                manifest.name.escape_debug()
+            ));
         }
         manifest.check_interface()?;
         Ok(manifest)
@@ -112,21 +115,25 @@ impl Manifest {
     /// # Errors
     /// A sentence that says what is wrong with the component or its manifest.
     pub fn of_component(bytes: &[u8]) -> Result<Self, String> {
-        let mut found = None;
+        let mut sections = Vec::new();
         for payload in wasmparser::Parser::new(0).parse_all(bytes) {
             match payload.map_err(|error| format!("not WebAssembly: {error}"))? {
-                wasmparser::Payload::Version { encoding: wasmparser::Encoding::Module, range, .. } if range.start == 0 => {
+                wasmparser::Payload::Version { encoding: wasmparser::Encoding::Module, range, .. }
+                    if range.start == 0 =>
+                {
                     return Err("it is a core module, not a component; build it for wasm32-wasip2".to_owned());
                 }
                 wasmparser::Payload::CustomSection(section) if section.name() == SECTION => {
-                    if found.replace(section.data()).is_some() {
-                        return Err(format!("it has more than one section `{SECTION}`"));
-                    }
+                    sections.push(section.data())
                 }
                 _ => {}
             }
         }
-        let data = found.ok_or_else(|| format!("it has no section `{SECTION}`"))?;
+        let data = match sections.as_slice() {
+            [data] => *data,
+            [] => return Err(format!("it has no section `{SECTION}`")),
+            _ => return Err(format!("it has more than one section `{SECTION}`")),
+        };
         let text = std::str::from_utf8(data).map_err(|error| format!("the manifest is not UTF-8: {error}"))?;
         Self::parse(text)
     }
@@ -135,7 +142,10 @@ impl Manifest {
         let (major, minor, patch) = INTERFACE;
         let offered = format!("this host offers {PACKAGE}@{major}.{minor}.{patch}");
         let Some((PACKAGE, version)) = self.interface.split_once('@') else {
-            return Err(format!("the interface `{}` is not of the form {PACKAGE}@X.Y.Z; {offered}", self.interface.escape_debug()));
+            return Err(format!(
+                "the interface `{}` is not of the form {PACKAGE}@X.Y.Z; {offered}",
+                self.interface.escape_debug()
+            ));
         };
         let numbers: Vec<u64> = version.split('.').filter_map(|part| part.parse().ok()).collect();
         // Below 1.0 the minor version is the one that breaks.
