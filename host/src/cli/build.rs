@@ -1,6 +1,5 @@
 //! `maddock build`, and the build phase of `maddock run`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use maddock_bindings::api::types::WorkPlan;
@@ -78,13 +77,8 @@ pub async fn run(arguments: Build) -> Outcome {
 
 async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], stop: &CancellationToken) -> Outcome {
     let mut effective = invocation.configuration(&arguments.context, true)?;
-    effective
-        .check_keys(&header_keys(&invocation.setup.tree), arguments.context.strict)
-        .map_err(|error| invocation::of_configuration(&error))?;
-    for warning in effective.warnings() {
-        invocation.events.say(Gravity::Warning, "", warning);
-    }
     let cards = invocation.select(tags, Exit::Build).await?;
+    invocation.check_keys(&mut effective, &cards, arguments.context.strict).await?;
     let options = BuildOptions {
         architectures: args::pieces(&arguments.target_archs),
         registry: arguments.registry.clone(),
@@ -291,26 +285,4 @@ pub(super) fn print_plan(plan: &WorkPlan) {
     for warning in &plan.warnings {
         println!("  warning: {}", printable(warning));
     }
-}
-
-/// Keys that the headers of the tree's build files give a meaning: they select among them.
-#[must_use]
-pub fn header_keys(tree: &Path) -> BTreeSet<String> {
-    let mut keys = BTreeSet::new();
-    let directories = [tree.join("docker"), tree.to_owned()];
-    for entry in
-        directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().filter_map(Result::ok)
-    {
-        if !entry.file_name().to_string_lossy().contains(".Dockerfile") {
-            continue;
-        }
-        let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
-        for line in text.lines().take(5) {
-            let Some((_, header)) = line.split_once("# CONTEXT ") else { continue };
-            if let Ok(Value::Object(header)) = crate::config::literal::parse(header.trim()) {
-                keys.extend(header.into_iter().map(|(key, _)| key));
-            }
-        }
-    }
-    keys
 }

@@ -16,7 +16,6 @@ use super::{performance, render, signals, style, table};
 use crate::config::{Effective, Origin};
 use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
-use crate::pipeline::event::Gravity;
 use crate::pipeline::image::Image;
 use crate::pipeline::manifest::{Manifest, ManifestImage};
 use crate::pipeline::run::{self, Chosen, JobReport, Place, RunOptions, RunReport, TimeLimit, Work};
@@ -151,12 +150,8 @@ async fn phases(
             (target, works)
         }
     };
-    effective
-        .check_keys(&build::header_keys(&invocation.setup.tree), arguments.context.strict)
-        .map_err(|error| invocation::of_configuration(&error))?;
-    for warning in effective.warnings() {
-        events.say(Gravity::Warning, "", warning);
-    }
+    let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
+    invocation.check_keys(&mut effective, &cards, arguments.context.strict).await?;
 
     let options = options(invocation, arguments, time_limit)?;
     let place = Place {
