@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions, RemoveImageOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, RemoveImageOptions,
+};
 use maddock_bindings::api::docker::{
     Build, BuildEvent, BuildSpec, ContainerEvent, ContainerSpec, Follow, Host, HostBuild, HostFollow, ImageInfo, Mount,
 };
@@ -163,6 +165,31 @@ impl Bench {
             secrets: vec![],
             extra: vec![],
         }
+    }
+}
+
+/// A test that fails leaves nothing behind either.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let label = format!("maddock.run={}", self.run);
+        let sweep = async move {
+            let engine = bollard::Docker::connect_with_defaults().ok()?.negotiate_version().await.ok()?;
+            let filters = HashMap::from([("label".to_owned(), vec![label])]);
+            let options =
+                ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+            let force = RemoveContainerOptions { v: true, force: true, link: false };
+            for id in engine.list_containers(Some(options)).await.ok()?.into_iter().filter_map(|container| container.id)
+            {
+                engine.remove_container(&id, Some(force.clone())).await.ok()?;
+            }
+            Some(())
+        };
+        // The test's own runtime is busy unwinding.
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = std::thread::spawn(move || runtime().block_on(sweep)).join();
     }
 }
 
@@ -553,7 +580,10 @@ async fn a_follower_survives_an_engine_that_goes_away_and_repeats_and_loses_noth
         let follow = bench.state.follow_container(id).await.unwrap().unwrap();
         let mut seen = Vec::new();
         for _ in 0..3 {
-            let bytes = match HostFollow::next_event(&mut bench.state, Resource::new_borrow(follow.rep()), 60_000).await.unwrap() {
+            let bytes = match HostFollow::next_event(&mut bench.state, Resource::new_borrow(follow.rep()), 60_000)
+                .await
+                .unwrap()
+            {
                 Ok(ContainerEvent::Output((_, bytes))) => bytes,
                 other => panic!("{other:?} after {} bytes", seen.len()),
             };
