@@ -262,13 +262,13 @@ pub async fn run(
     while let Some(done) = running.join_next().await {
         keep(done, &mut reports, &mut plans, &place.events);
     }
-    sweep(place).await;
 
     let report = RunReport {
         jobs: reports.into_values().collect(),
         interrupted: place.stop.is_cancelled(),
         plans: plans.into_values().collect(),
     };
+    sweep(place, options, &report).await;
     let failed = report.jobs.iter().filter(|job| matches!(job.judged.verdict, Verdict::Failure(_))).count();
     place.events.emit(&Event::RunEnded {
         run: place.directory.id().as_str().to_owned(),
@@ -301,9 +301,13 @@ fn keep(
     }
 }
 
-/// Removes what is left over: what a launch that was cut off has made is found by its owner.
-async fn sweep(place: &Place) {
-    for problem in crate::capability::sweep(&place.context).await {
+/// Removes what is left over: what a launch that was cut off has made is found by its owner. Jobs that came to their end
+/// are kept where the user asked for it.
+async fn sweep(place: &Place, options: &RunOptions, report: &RunReport) {
+    let ended =
+        |job: &&JobReport| options.keep_alive && !report.interrupted && !matches!(job.judged.execution, Value::Null);
+    let keep: Vec<String> = report.jobs.iter().filter(ended).map(|job| job.id.clone()).collect();
+    for problem in crate::capability::sweep(&place.context, &keep).await {
         place.events.say(Gravity::Error, "", problem);
     }
 }
