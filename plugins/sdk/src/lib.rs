@@ -11,7 +11,10 @@
 //! ```
 #![allow(missing_docs, reason = "generated bindings; the WIT files carry the documentation")]
 
+pub mod entry;
 mod errors;
+pub mod job_result;
+pub mod local;
 pub mod quote;
 
 pub use errors::{Result, failed, invalid, not_found, of, unsupported};
