@@ -715,6 +715,9 @@ impl Shared {
                 .is_some_and(|value| value.eq_ignore_ascii_case("false")),
         };
         let judged = record::judge(evidence, &executed).await;
+        if let Err(error) = record::close_log(&log, &work.card.name, &judged) {
+            place.events.say(Gravity::Warning, id, format!("cannot end its log: {error}"));
+        }
         if !self.options.keep_work && !self.options.keep_alive {
             let workspace = job::workspace(&directory);
             let _ = tokio::fs::remove_dir_all(&workspace).await;
@@ -778,7 +781,9 @@ impl Shared {
         let log = directory.join("run.log");
         let output = &place.context.roots.output;
         if log.is_file() {
-            let image = work.image.as_ref().map_or("", |image| image.reference());
+            // Where there is no image, the target's name stands for it.
+            let provided = self.target.plugin.loaded().manifest.provides.first().map_or("run", String::as_str);
+            let image = work.image.as_ref().map_or(provided, Image::reference);
             let name = crate::results::run_directory::run_log_name(&work.card.name, image);
             if let Err(error) = crate::results::run_directory::publish(&log, output, &name) {
                 place.events.say(Gravity::Warning, id, format!("cannot write `{name}`: {error}"));
