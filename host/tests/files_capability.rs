@@ -273,6 +273,17 @@ async fn loops_of_links_and_copies_into_themselves_end_with_an_error() {
     assert!(!place.run.join("copy").exists());
 }
 
+#[tokio::test]
+async fn a_chain_of_links_is_followed_only_so_deep() {
+    let place = Place::new();
+    for level in 0..2000 {
+        fs::create_dir(place.run.join(level.to_string())).unwrap();
+        symlink(format!("../{}", level + 1), place.run.join(format!("{level}/next"))).unwrap();
+    }
+    let error = place.state().copy(place.at("0"), place.at("copy")).await.unwrap().unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Failed) && error.message.contains("levels deep"), "{error:?}");
+}
+
 fn again(file: &Resource<LockedFile>) -> Resource<LockedFile> {
     Resource::new_own(file.rep())
 }
