@@ -166,7 +166,7 @@ fn main() {
     commands(place.path(), &mut figures);
     jobs(place.path(), &mut figures);
     interface(place.path(), &mut figures);
-    println!("{:<56} {:>10} {:>10}  {}", "what", "median", "fastest", "aim");
+    println!("{:<56} {:>10} {:>10}  aim", "what", "median", "fastest");
     for Figure { what, median, fastest, aim } in figures {
         println!("{what:<56} {:>7.2} ms {:>7.2} ms  {aim}", median.as_secs_f64() * 1e3, fastest.as_secs_f64() * 1e3);
     }
