@@ -304,9 +304,9 @@ proceed
 started=$(now)
 attempt bash "$state/model.sh"
 model=$? code=$model
-hundredths=$((($(now) - started + 5000) / 10000))
-[ "$hundredths" -ge 0 ] || hundredths=0
-printf -v seconds '%d.%02d' "$((hundredths / 100))" "$((hundredths % 100))"
+milliseconds=$((($(now) - started + 500) / 1000))
+[ "$milliseconds" -ge 0 ] || milliseconds=0
+printf -v seconds '%d.%03d' "$((milliseconds / 1000))" "$((milliseconds % 1000))"
 "#;
 
 const SKIP: &str = r#"
