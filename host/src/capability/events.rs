@@ -49,7 +49,8 @@ pub enum PluginEvent {
 /// Replaces what could drive a terminal: C0 and C1 control characters (but tab), and bidirectional overrides.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let hostile = |c: char| (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let hostile =
+        |c: char| (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
 }
 
@@ -78,7 +79,13 @@ impl events::Host for State {
         self.tell(reason.len(), PluginEvent::State { phase, reason }).await
     }
 
-    async fn progress(&mut self, activity: String, done: Option<u64>, total: Option<u64>, unit: String) -> wasmtime::Result<()> {
+    async fn progress(
+        &mut self,
+        activity: String,
+        done: Option<u64>,
+        total: Option<u64>,
+        unit: String,
+    ) -> wasmtime::Result<()> {
         let activity = printable(&activity);
         self.tell(activity.len(), PluginEvent::Progress { activity, done, total, unit: printable(&unit) }).await
     }

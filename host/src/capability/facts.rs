@@ -38,7 +38,9 @@ impl facts::Host for State {
             Err(denied) => return Ok(Err(denied)),
         };
         if name.contains('/') || name.is_empty() {
-            return Ok(permit.finish(Err(error(ErrorKind::InvalidInput, format!("`{name}` is not a bare program name")))));
+            return Ok(
+                permit.finish(Err(error(ErrorKind::InvalidInput, format!("`{name}` is not a bare program name"))))
+            );
         }
         let found = self.context.environment.find_program(&name).map(|path| path.display().to_string());
         Ok(permit.finish(Ok(found)))

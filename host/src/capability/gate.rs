@@ -139,9 +139,12 @@ impl Gate {
             duration: std::time::Duration::ZERO,
         };
         match verdict {
-            Verdict::Allowed { .. } => {
-                Ok(Permit { trace: self.trace.clone(), record: Some(record), started: Instant::now(), family: PhantomData })
-            }
+            Verdict::Allowed { .. } => Ok(Permit {
+                trace: self.trace.clone(),
+                record: Some(record),
+                started: Instant::now(),
+                family: PhantomData,
+            }),
             Verdict::Denied(denial) => {
                 let error = types::Error {
                     kind: types::ErrorKind::Denied,

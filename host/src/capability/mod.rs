@@ -9,8 +9,11 @@ pub mod facts;
 pub mod files;
 pub mod gate;
 pub mod policy;
+pub mod probe;
 pub mod process;
 pub mod secrets;
+#[doc(hidden)]
+pub mod testing;
 pub mod trace;
 
 use maddock_bindings::api::types;
@@ -31,4 +34,12 @@ pub fn error(kind: types::ErrorKind, message: impl Into<String>) -> ApiError {
 #[must_use]
 pub fn error_with_hint(kind: types::ErrorKind, message: impl Into<String>, hint: impl Into<String>) -> ApiError {
     ApiError { kind, message: message.into(), hint: Some(hint.into()), details: Vec::new() }
+}
+
+/// Removes what belongs to a run and is left over when it ends, found by its owner label. Answers what could not be
+/// removed, a sentence each. Programs need no sweeping: their supervisors end them with the run.
+///
+/// What belongs to the jobs to `keep` stays.
+pub async fn sweep(context: &crate::plugin::RunContext, keep: &[String]) -> Vec<String> {
+    docker::sweep(context, keep).await
 }

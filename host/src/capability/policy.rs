@@ -2,7 +2,7 @@
 //!
 //! A policy is a list of rules. A rule names a plugin, calls, and for each kind of scope the patterns that every value
 //! asked for must match. `*` stands for one whole `/`-separated segment, `**` for the rest; `$tree`, `$run`, `$output`,
-//! `$cache` are the roots of the invocation. Today there is one layer, the rules shipped for the built-ins.
+//! `$results` are the roots of the invocation. Today there is one layer, the rules shipped for the built-ins.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,8 +53,8 @@ pub struct Roots {
     pub run: PathBuf,
     /// `$output`: where the compatible files go.
     pub output: PathBuf,
-    /// `$cache`: the private cache.
-    pub cache: PathBuf,
+    /// `$results`: the directory of the results file, where it is another than `$output`.
+    pub results: PathBuf,
 }
 
 /// Why a call was refused.
@@ -122,11 +122,37 @@ impl Policy {
         Ok(policy)
     }
 
+    /// One layer from a text, in place of the shipped rules: for tests.
+    ///
+    /// # Errors
+    /// The text is not a policy.
+    #[doc(hidden)]
+    pub fn of_text(roots: Roots, name: &str, text: &str) -> Result<Self, PolicyError> {
+        let mut policy = Self { rules: Vec::new(), roots };
+        policy.add(name, text)?;
+        Ok(policy)
+    }
+
+    /// Allows one plugin everything of one family. Exists in tests only.
+    #[cfg(test)]
+    pub(crate) fn permissive(plugin: &str, family: &str, roots: Roots) -> Self {
+        let rule = Rule {
+            plugin: plugin.to_owned(),
+            calls: vec![format!("{family}.*")],
+            scope: BTreeMap::new(),
+            place: "test".to_owned(),
+        };
+        Self { rules: vec![rule], roots }
+    }
+
     fn add(&mut self, name: &str, text: &str) -> Result<(), PolicyError> {
         let malformed = |message: String| PolicyError::Malformed { name: name.to_owned(), message };
         let file: File = toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
         if file.schema != SCHEMA {
-            return Err(malformed(format!("schema {} is not known here; this version reads schema {SCHEMA}", file.schema)));
+            return Err(malformed(format!(
+                "schema {} is not known here; this version reads schema {SCHEMA}",
+                file.schema
+            )));
         }
         for rule in file.allow {
             let line = text.get(..rule.span().start).map_or(0, |before| before.matches('\n').count() + 1);
@@ -141,7 +167,11 @@ impl Policy {
     pub fn decide(&self, who: &Identity, call: &str, scope: &[(&'static str, String)]) -> Verdict {
         let mut nearest: Option<(&Rule, &'static str, &str)> = None;
         if who.built_in {
-            for rule in self.rules.iter().filter(|rule| rule.plugin == who.name && rule.calls.iter().any(|c| call_matches(c, call))) {
+            for rule in self
+                .rules
+                .iter()
+                .filter(|rule| rule.plugin == who.name && rule.calls.iter().any(|c| call_matches(c, call)))
+            {
                 match self.first_outside(rule, scope) {
                     None => return Verdict::Allowed { rule: rule.place.clone() },
                     Some((name, value)) => nearest = Some((rule, name, value)),
@@ -173,7 +203,7 @@ impl Policy {
                     "tree" => &self.roots.tree,
                     "run" => &self.roots.run,
                     "output" => &self.roots.output,
-                    "cache" => &self.roots.cache,
+                    "results" => &self.roots.results,
                     _ => return false,
                 };
                 // A root that this invocation does not have allows nothing.
@@ -186,7 +216,13 @@ impl Policy {
         segments_match(&split(&pattern), &split(value))
     }
 
-    fn denial(&self, who: &Identity, call: &str, scope: &[(&'static str, String)], nearest: Option<(&Rule, &'static str, &str)>) -> Denial {
+    fn denial(
+        &self,
+        who: &Identity,
+        call: &str,
+        scope: &[(&'static str, String)],
+        nearest: Option<(&Rule, &'static str, &str)>,
+    ) -> Denial {
         let asked = scope.iter().map(|(name, value)| format!("{name} `{value}`")).collect::<Vec<_>>().join(", ");
         let on = if asked.is_empty() { String::new() } else { format!(" on {asked}") };
         let (because, rule) = match nearest {
@@ -197,7 +233,11 @@ impl Policy {
         if let Some((_, name, value)) = nearest {
             remedy.push_str(&format!(" scope.{name} = [\"{value}\"]"));
         }
-        Denial { message: format!("policy refuses plugin `{}` the call `{call}`{on}: {because} ({rule})", who.name), rule, remedy }
+        Denial {
+            message: format!("policy refuses plugin `{}` the call `{call}`{on}: {because} ({rule})", who.name),
+            rule,
+            remedy,
+        }
     }
 }
 
@@ -212,7 +252,9 @@ fn segments_match(pattern: &[String], value: &[String]) -> bool {
     match (pattern.split_first(), value.split_first()) {
         (None, None) => true,
         (Some((first, rest)), _) if first == "**" && rest.is_empty() => true,
-        (Some((first, rest)), Some((segment, others))) => (first == "*" || first == segment) && segments_match(rest, others),
+        (Some((first, rest)), Some((segment, others))) => {
+            (first == "*" || first == segment) && segments_match(rest, others)
+        }
         _ => false,
     }
 }
@@ -243,7 +285,9 @@ mod tests {
     #[test]
     fn a_wildcard_stands_for_whole_segments_only() {
         let policy = policy(RULES);
-        let asks = |path: &str| matches!(policy.decide(&built_in("p"), "files.read", &[("path", path.to_owned())]), Verdict::Allowed { .. });
+        let asks = |path: &str| {
+            matches!(policy.decide(&built_in("p"), "files.read", &[("path", path.to_owned())]), Verdict::Allowed { .. })
+        };
         assert!(asks("/sys/one/x"));
         assert!(!asks("/sys/one/two/x"));
         assert!(!asks("/madness/a"));
@@ -253,14 +297,19 @@ mod tests {
     #[test]
     fn every_value_asked_for_must_be_covered() {
         let scope = [("path", "/mad/a".to_owned()), ("path", "/etc/shadow".to_owned())];
-        let Verdict::Denied(denial) = policy(RULES).decide(&built_in("p"), "files.read", &scope) else { panic!("allowed") };
+        let Verdict::Denied(denial) = policy(RULES).decide(&built_in("p"), "files.read", &scope) else {
+            panic!("allowed")
+        };
         assert!(denial.message.contains("does not cover path `/etc/shadow` (test.toml:3)"), "{}", denial.message);
     }
 
     #[test]
     fn a_stranger_with_the_name_of_a_built_in_gets_nothing() {
         let stranger = Identity { built_in: false, ..built_in("p") };
-        let Verdict::Denied(denial) = policy(RULES).decide(&stranger, "files.read", &[("path", "/mad/a".to_owned())]) else { panic!("allowed") };
+        let Verdict::Denied(denial) = policy(RULES).decide(&stranger, "files.read", &[("path", "/mad/a".to_owned())])
+        else {
+            panic!("allowed")
+        };
         assert_eq!(denial.rule, "default (deny)");
         assert!(denial.remedy.contains("calls = [\"files.read\"]"));
     }
@@ -268,7 +317,10 @@ mod tests {
     #[test]
     fn a_root_that_is_not_set_allows_nothing() {
         let text = "schema = 1\n[[allow]]\nplugin = \"p\"\ncalls = [\"files.write\"]\nscope.path = [\"$output/**\"]\n";
-        assert!(matches!(policy(text).decide(&built_in("p"), "files.write", &[("path", "/etc/passwd".to_owned())]), Verdict::Denied(_)));
+        assert!(matches!(
+            policy(text).decide(&built_in("p"), "files.write", &[("path", "/etc/passwd".to_owned())]),
+            Verdict::Denied(_)
+        ));
     }
 
     #[test]

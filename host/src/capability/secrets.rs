@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use maddock_bindings::api::secrets;
 use serde_json::Value;
 
-use super::gate::{Call, Capability};
 use super::Answer;
+use super::gate::{Call, Capability};
 use crate::plugin::State;
 
 /// The `secrets` interface.

@@ -1,1 +1,114 @@
-//! cli
+//! The command line: one file per command; parsing and printing, nothing else.
+
+mod args;
+
+mod build;
+mod discover;
+mod doctor;
+mod exit;
+mod failure;
+mod invocation;
+mod performance;
+mod plugin;
+mod render;
+mod report;
+
+mod run;
+mod setup;
+mod signals;
+mod style;
+mod table;
+mod terminal;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Cli, Command};
+pub use exit::Exit;
+use failure::{Failure, Outcome};
+
+/// Names under which this program behaves as itself.
+const NAMES: [&str; 2] = ["maddock", "madengine"];
+
+/// The command line's definition, under a name.
+#[must_use]
+pub fn definition(name: &'static str) -> clap::Command {
+    Cli::command().name(name).bin_name(name).display_name(name)
+}
+
+/// Runs the program: the only place where an exit code is made.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let called = arguments.first().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
+    let name = NAMES.into_iter().find(|name| Some(*name) == called).unwrap_or("maddock");
+    let parsed = definition(name).try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; everything else is exit 2, as upstream.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let outcome = match cli.command {
+        Command::Completions { shell } => completions(name, shell),
+        Command::Plugin { action } => plugin::run(&action),
+        command => waiting(command),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+fn completions(name: &'static str, shell: clap_complete::Shell) -> Outcome {
+    clap_complete::generate(shell, &mut definition(name), name, &mut std::io::stdout());
+    Ok(Exit::Success)
+}
+
+/// Commands that wait for something.
+fn waiting(command: Command) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Discover(arguments) => discover::run(&arguments).await,
+            Command::Build(arguments) => build::run(*arguments).await,
+            Command::Run(arguments) => run::run(*arguments).await,
+            Command::Report { report } => report::run(&report).await,
+            Command::Doctor(arguments) => doctor::run(&arguments).await,
+            Command::Completions { .. } | Command::Plugin { .. } => Ok(Exit::Success),
+        }
+    });
+    // What is still going on in the background is nobody's any more.
+    runtime.shutdown_background();
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        definition("maddock").debug_assert();
+    }
+
+    #[test]
+    fn tags_may_be_separated_by_blanks_commas_or_repetition() {
+        let cli = Cli::try_parse_from(["maddock", "discover", "--tags", "a", "b,c", "-t", "d"]).unwrap();
+        let Command::Discover(discover) = cli.command else { panic!("not discover") };
+        assert_eq!(args::pieces(&discover.tags), ["a", "b", "c", "d"]);
+    }
+
+    use clap::Parser;
+}

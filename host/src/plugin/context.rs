@@ -31,7 +31,9 @@ impl Environment {
     /// This process's environment; variables that are not UTF-8 are left out.
     #[must_use]
     pub fn of_process() -> Self {
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
     }
 
     /// One variable.
@@ -49,7 +51,8 @@ impl Environment {
     #[must_use]
     pub fn find_program(&self, name: &str) -> Option<PathBuf> {
         use std::os::unix::fs::PermissionsExt;
-        let executable = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        let executable =
+            |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
         std::env::split_paths(self.get("PATH").unwrap_or("/usr/bin:/bin"))
             .filter(|directory| directory.is_absolute())
             .map(|directory| directory.join(name))

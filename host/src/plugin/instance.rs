@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use maddock_bindings::api;
 use tokio::sync::mpsc;
 use wasmtime::component::ResourceTable;
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
@@ -56,7 +55,13 @@ pub struct State {
 }
 
 impl State {
-    pub(crate) fn new(identity: Arc<Identity>, context: Arc<RunContext>, job: Option<String>, events: mpsc::Sender<PluginEvent>, ceilings: Ceilings) -> Self {
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        context: Arc<RunContext>,
+        job: Option<String>,
+        events: mpsc::Sender<PluginEvent>,
+        ceilings: Ceilings,
+    ) -> Self {
         let stderr = MemoryOutputPipe::new(STDERR_KEPT);
         // An empty WASI: no files, no network, no environment, no arguments. Random numbers are the same every time, so that
         // a plugin is deterministic given the answers to its host calls.
@@ -68,7 +73,20 @@ impl State {
             .build();
         let limits = StoreLimitsBuilder::new().memory_size(ceilings.memory).trap_on_grow_failure(true).build();
         let gate = Gate::new(context.policy.clone(), context.trace.clone(), identity);
-        Self { wasi, table: ResourceTable::new(), limits, gate, context, job, events, stderr, ceilings, ticks: 0, logged: 0, moved: 0 }
+        Self {
+            wasi,
+            table: ResourceTable::new(),
+            limits,
+            gate,
+            context,
+            job,
+            events,
+            stderr,
+            ceilings,
+            ticks: 0,
+            logged: 0,
+            moved: 0,
+        }
     }
 
     /// Counts bytes told against the log ceiling.
@@ -78,7 +96,10 @@ impl State {
     pub fn charge_log(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.logged = self.logged.saturating_add(bytes);
         if self.logged > self.ceilings.log {
-            return Err(wasmtime::Error::msg(format!("it told more than {} bytes, the ceiling of one call", self.ceilings.log)));
+            return Err(wasmtime::Error::msg(format!(
+                "it told more than {} bytes, the ceiling of one call",
+                self.ceilings.log
+            )));
         }
         Ok(())
     }
@@ -90,7 +111,10 @@ impl State {
     pub fn charge_transfer(&mut self, bytes: usize) -> wasmtime::Result<()> {
         self.moved = self.moved.saturating_add(bytes as u64);
         if self.moved > self.ceilings.transfer {
-            return Err(wasmtime::Error::msg(format!("it moved more than {} bytes, the ceiling of one call", self.ceilings.transfer)));
+            return Err(wasmtime::Error::msg(format!(
+                "it moved more than {} bytes, the ceiling of one call",
+                self.ceilings.transfer
+            )));
         }
         Ok(())
     }

@@ -1,9 +1,18 @@
-//! Plugins: the engine that compiles and runs components, the catalogue of what there is, manifests, and instances.
+//! Plugins: the engine that compiles and runs components, the catalogue of what there is, manifests, and calls.
 
+mod cache;
+mod calls;
+pub mod catalog;
 mod context;
+mod engine;
 mod error;
+mod hub;
 mod instance;
+pub mod manifest;
 
+pub use calls::{Plugin, Session, accelerators, build, discover, jobs, launch, report};
 pub use context::{Environment, RunContext};
+pub use engine::{Engine, Loaded};
 pub use error::PluginError;
+pub use hub::Plugins;
 pub use instance::{Ceilings, State};

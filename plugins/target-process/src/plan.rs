@@ -7,14 +7,13 @@ use maddock_sdk::types::{Artefact, Entry, EnvValue, Step, WorkPlan};
 use maddock_sdk::{Result, entry, invalid, quote, unsupported};
 
 /// Variables of the invoking shell that programs on this machine commonly need to work at all.
-const INHERITED: [&str; 15] = [
+const INHERITED: [&str; 14] = [
     "LANG",
     "LC_ALL",
     "TZ",
     "USER",
     "LOGNAME",
     "TMPDIR",
-    "LD_LIBRARY_PATH",
     "PYTHONPATH",
     "VIRTUAL_ENV",
     "http_proxy",

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Every check that there is: formatting, lints, documentation, tests. Needs rustup and git; tests that need a container
+# engine or another service say which variable names it, and that they were skipped. Stops at the first failure.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+say() { printf '\n== %s\n' "$*"; }
+
+say "toolchain"
+# Where automatic installation is turned off, the target of the plugins may be missing.
+rustup target list --installed | grep -qx wasm32-wasip2 || rustup target add wasm32-wasip2
+
+say "format"
+cargo fmt --all --check
+cargo fmt --all --check --manifest-path plugins/Cargo.toml
+
+say "plugins: lints and tests of their logic"
+cargo clippy --locked --workspace --all-targets --manifest-path plugins/Cargo.toml --target-dir target/plugins-check -- -D warnings
+cargo test --locked --workspace --manifest-path plugins/Cargo.toml --target-dir target/plugins-check
+
+say "kernel: lints"
+cargo clippy --locked --workspace --all-targets -- -D warnings
+
+say "kernel: documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+say "kernel: tests"
+cargo test --locked --workspace
+
+say "all checks passed"

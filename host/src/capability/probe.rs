@@ -1,0 +1,28 @@
+//! Whether the engines behind the capabilities answer: for `maddock doctor`, outside any plugin and changing nothing.
+
+use crate::plugin::RunContext;
+
+/// One engine.
+#[derive(Debug)]
+pub struct Probe {
+    /// What it is.
+    pub name: &'static str,
+    /// Whether it answers.
+    pub answers: bool,
+    /// Its version, or what to do.
+    pub details: String,
+}
+
+/// Asks every engine that this host has an interface for.
+pub async fn engines(context: &RunContext) -> Vec<Probe> {
+    vec![match super::docker::version(context).await {
+        Ok(details) => Probe { name: "docker", answers: true, details },
+        Err(error) => {
+            let details = match error.hint {
+                Some(hint) => format!("{}; {hint}", error.message),
+                None => error.message,
+            };
+            Probe { name: "docker", answers: false, details }
+        }
+    }]
+}

@@ -1,0 +1,180 @@
+//! From a plugin's command to what will be executed: which file, with which environment, where.
+//!
+//! Until the gate has allowed it, a command has no secrets in it (`Asked`); a `Prepared` one has, and shows nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use maddock_bindings::api::process::Command;
+use maddock_bindings::api::types::{EnvValue, EnvVar, ErrorKind};
+
+use super::Process;
+use crate::capability::files::place;
+use crate::capability::gate::{Call, Permit};
+use crate::capability::secrets::SecretStore;
+use crate::capability::{ApiError, error, error_with_hint};
+use crate::plugin::RunContext;
+
+/// What every program gets.
+const ALWAYS_INHERITED: [&str; 2] = ["PATH", "HOME"];
+
+/// A command that is well formed, before the gate was asked.
+pub(super) struct Asked {
+    argv: Vec<String>,
+    /// The last part of `argv[0]`.
+    name: String,
+    /// None where the program is not there.
+    program: Option<PathBuf>,
+    inherited: BTreeMap<String, String>,
+    inherit: Vec<String>,
+    env: Vec<EnvVar>,
+    directory: PathBuf,
+    stdin: Option<Vec<u8>>,
+    time_limit: Option<Duration>,
+}
+
+/// A command that may be executed. It holds secrets, hence no `Debug`.
+pub(super) struct Prepared {
+    pub(super) argv: Vec<String>,
+    pub(super) program: PathBuf,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) directory: PathBuf,
+    pub(super) stdin: Option<Vec<u8>>,
+    pub(super) time_limit: Option<Duration>,
+}
+
+fn invalid(message: impl Into<String>) -> ApiError {
+    error(ErrorKind::InvalidInput, message)
+}
+
+impl Asked {
+    /// Looks the program up and checks everything that does not depend on the policy.
+    pub(super) fn new(command: Command, context: &RunContext) -> Result<Self, ApiError> {
+        let Command { argv, env, inherit, directory, stdin, time_limit_ms, extra: _ } = command;
+        let first = argv.first().filter(|first| !first.is_empty()).ok_or_else(|| invalid("the command is empty"))?;
+        if argv.iter().any(|argument| argument.contains('\0')) {
+            return Err(invalid("an argument contains a NUL byte"));
+        }
+        for name in env.iter().map(|variable| &variable.name).chain(&inherit) {
+            check_name(name)?;
+        }
+        if let Some(bad) = env.iter().find(|v| matches!(&v.value, EnvValue::Text(text) if text.contains('\0'))) {
+            return Err(invalid(format!("the value of `{}` contains a NUL byte", bad.name)));
+        }
+        let program = if first.contains('/') {
+            Some(place::parse(first)?).filter(|path| path.metadata().is_ok_and(|meta| meta.is_file()))
+        } else {
+            context.environment.find_program(first)
+        };
+        let name = Path::new(first).file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| invalid(format!("`{first}` names no program")))?;
+        let directory = match directory {
+            Some(directory) => place::existing(&place::parse(&directory)?)?.path().to_owned(),
+            // Commands that are no runs, such as one that lists devices, have no directory of their own.
+            None if context.roots.run.as_os_str().is_empty() => PathBuf::from("/"),
+            None => context.roots.run.clone(),
+        };
+        let inherited = ALWAYS_INHERITED
+            .into_iter()
+            .chain(inherit.iter().map(String::as_str))
+            .filter_map(|name| Some((name.to_owned(), context.environment.get(name)?.to_owned())))
+            .collect();
+        let time_limit = time_limit_ms.map(Duration::from_millis);
+        Ok(Self { name, program, inherited, inherit, env, directory, stdin, time_limit, argv })
+    }
+
+    /// Adds what the command wants to touch to a call.
+    pub(super) fn describe(&self, call: Call<Process>) -> Call<Process> {
+        let mut call = call.on("program", &self.name);
+        if let Some(program) = &self.program {
+            call = call.on("path", program.to_string_lossy());
+        }
+        let secrets = self.env.iter().filter_map(|variable| match &variable.value {
+            EnvValue::Secret(name) => Some(name),
+            EnvValue::Text(_) => None,
+        });
+        call.on_all("env", self.env.iter().map(|variable| &variable.name).chain(&self.inherit))
+            .on_all("secret", secrets)
+            .on("directory", self.directory.to_string_lossy())
+    }
+
+    pub(super) fn stdin_length(&self) -> usize {
+        self.stdin.as_ref().map_or(0, Vec::len)
+    }
+
+    pub(super) fn has_stdin(&self) -> bool {
+        self.stdin.is_some()
+    }
+
+    /// Puts the secrets where they were asked for. What no policy may allow is refused here, so that the trace has it.
+    pub(super) fn reveal(self, _: &Permit<Process>, secrets: &SecretStore) -> Result<Prepared, ApiError> {
+        let names = self.env.iter().map(|variable| &variable.name).chain(&self.inherit);
+        if let Some(name) = names.into_iter().find(|name| name.starts_with("LD_")) {
+            return Err(error_with_hint(
+                ErrorKind::Denied,
+                format!("the variable `{name}` puts code into other programs and is always refused"),
+                "set it inside the job's own script",
+            ));
+        }
+        let Some(program) = self.program else {
+            let asked = self.argv.first().unwrap_or(&self.name);
+            return Err(error_with_hint(
+                ErrorKind::NotFound,
+                format!("the program `{asked}` is not there"),
+                "install it, or add its directory to `PATH`",
+            ));
+        };
+        if !self.directory.is_dir() {
+            let message =
+                format!("the directory `{}` to run `{}` in is not there", self.directory.display(), self.name);
+            return Err(error(ErrorKind::NotFound, message));
+        }
+        let mut env = self.inherited;
+        for EnvVar { name, value } in self.env {
+            let value = match value {
+                EnvValue::Text(text) => text,
+                EnvValue::Secret(secret) => reveal_one(&secret, &name, secrets)?,
+            };
+            env.insert(name, value);
+        }
+        Ok(Prepared {
+            argv: self.argv,
+            program,
+            env,
+            directory: self.directory,
+            stdin: self.stdin,
+            time_limit: self.time_limit,
+        })
+    }
+}
+
+fn reveal_one(secret: &str, variable: &str, secrets: &SecretStore) -> Result<String, ApiError> {
+    let value = secrets.reveal(secret).ok_or_else(|| {
+        error_with_hint(
+            ErrorKind::NotFound,
+            format!("there is no secret `{secret}` for the variable `{variable}`"),
+            "secrets are members of `credential.json` and variables of the environment",
+        )
+    })?;
+    if value.contains('\0') {
+        return Err(invalid(format!(
+            "the secret `{secret}` contains a NUL byte and cannot be the variable `{variable}`"
+        )));
+    }
+    Ok(value.to_owned())
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let good =
+        name.chars().enumerate().all(|(at, c)| c == '_' || c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit()));
+    if good && !name.is_empty() {
+        return Ok(());
+    }
+    let shown = crate::capability::events::printable(name);
+    Err(error_with_hint(
+        ErrorKind::InvalidInput,
+        format!("`{shown}` is not the name of a variable"),
+        "names are letters, digits and `_`, and begin with no digit",
+    ))
+}

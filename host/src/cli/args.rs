@@ -1,0 +1,278 @@
+//! The command line, declared once: help, completions and the reference in the docs come from here.
+//!
+//! Names, short forms and defaults are madengine's; names that only its documentation uses are hidden aliases.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about = "Runs AI models anywhere: discover, build, run, report",
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One file of `cli/` for each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the models of a tree, or the ones that tags select
+    Discover(Discover),
+    /// Build the images of selected models and write a manifest
+    Build(Box<Build>),
+    /// Run selected models, or the ones of a manifest, and record their results
+    Run(Box<Run>),
+    /// Turn result files into reports
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Report {
+        /// Which report.
+        #[command(subcommand)]
+        report: Report,
+    },
+    /// List and inspect plugins
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Plugin {
+        /// What to do with them.
+        #[command(subcommand)]
+        action: PluginAction,
+    },
+    /// Check this machine: engines, accelerators, plugins, cache
+    Doctor(Doctor),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How lists are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For machines
+    Json,
+}
+
+/// Where the models are and which plugins there are: the same for every command.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Read the model tree from here, in place (default: the working directory)
+    #[arg(long, value_name = "DIR", env = "MODEL_DIR", help_heading = "Common")]
+    pub model_dir: Option<PathBuf>,
+    /// Load a plugin from a component file as well; may be repeated
+    #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
+    pub plugins: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, help_heading = "Common")]
+    pub format: Format,
+    /// Say more about what is going on
+    #[arg(long, short, help_heading = "Common")]
+    pub verbose: bool,
+}
+
+/// Additional context, by file or text.
+#[derive(Debug, Args)]
+pub struct Context {
+    /// Additional context as JSON or a Python literal
+    #[arg(long, short = 'c', value_name = "TEXT", default_value = "{}")]
+    pub additional_context: String,
+    /// Additional context as a JSON file
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub additional_context_file: Option<PathBuf>,
+    /// Make warnings about unknown context keys errors
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `discover`
+#[derive(Debug, Args)]
+pub struct Discover {
+    /// Models to select: `name`, `tag`, `scope/tag`, `all`, with arguments as `name:key=value`
+    #[arg(long, short, value_name = "TAG", num_args = 1..)]
+    pub tags: Vec<String>,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `build`
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Models to select: `name`, `tag`, `scope/tag`, `all`, with arguments as `name:key=value`
+    #[arg(long, short, value_name = "TAG", num_args = 1..)]
+    pub tags: Vec<String>,
+    /// Accelerator architectures: one image for each
+    #[arg(long, short = 'a', value_name = "ARCH", num_args = 1..)]
+    pub target_archs: Vec<String>,
+    /// Push the images to this registry
+    #[arg(long, short, value_name = "REGISTRY")]
+    pub registry: Option<String>,
+    /// Additional context.
+    #[command(flatten)]
+    pub context: Context,
+    /// Build without the engine's cache
+    #[arg(long)]
+    pub clean_docker_cache: bool,
+    /// Where to write the manifest
+    #[arg(long, short, value_name = "FILE", default_value = "build_manifest.json")]
+    pub manifest_output: PathBuf,
+    /// Write a summary as JSON
+    #[arg(long, short, value_name = "FILE")]
+    pub summary_output: Option<PathBuf>,
+    /// Show the builder's output as it comes
+    #[arg(long, short)]
+    pub live_output: bool,
+    /// Print what would be built, and build nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Models to select: `name`, `tag`, `scope/tag`, `all`, with arguments as `name:key=value`
+    #[arg(long, short, value_name = "TAG", num_args = 1..)]
+    pub tags: Vec<String>,
+    /// Run the images of this manifest; build first where it does not exist
+    #[arg(long, short, value_name = "FILE")]
+    pub manifest_file: Option<PathBuf>,
+    /// Push the images to this registry after building
+    #[arg(long, short, value_name = "REGISTRY")]
+    pub registry: Option<String>,
+    /// Seconds for each model: -1 means 7200 or what the model says, 0 means no limit
+    #[arg(long, value_name = "SECONDS", default_value_t = -1, allow_negative_numbers = true)]
+    pub timeout: i64,
+    /// Additional context.
+    #[command(flatten)]
+    pub context: Context,
+    /// Where to run: the name of a target, such as `docker` or `process`
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// How many jobs may run at once where they do not compete for devices
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: u16,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Which privileges containers get: `compatible` or `restricted`
+    #[arg(long, value_name = "PROFILE", value_parser = ["compatible", "restricted"])]
+    pub container_profile: Option<String>,
+    /// Leave the surroundings of each job up afterwards
+    #[arg(long)]
+    pub keep_alive: bool,
+    /// Keep each job's work directory
+    #[arg(long)]
+    pub keep_model_dir: bool,
+    /// Build without the engine's cache
+    #[arg(long)]
+    pub clean_docker_cache: bool,
+    /// Prepare everything and do not run the models
+    #[arg(long)]
+    pub skip_model_run: bool,
+    /// Where to write the manifest
+    #[arg(long, value_name = "FILE", default_value = "build_manifest.json")]
+    pub manifest_output: PathBuf,
+    /// Write a summary as JSON
+    #[arg(long, short, value_name = "FILE")]
+    pub summary_output: Option<PathBuf>,
+    /// Show the output of the models as it comes
+    #[arg(long, short)]
+    pub live_output: bool,
+    /// Where to append results
+    #[arg(long, short, value_name = "FILE", default_value = "perf.csv")]
+    pub output: PathBuf,
+    /// Run models that are marked as deprecated too
+    #[arg(long)]
+    pub ignore_deprecated: bool,
+    /// The tools that context may name
+    #[arg(long, value_name = "FILE", default_value = "./scripts/common/tools.json")]
+    pub tools_config: PathBuf,
+    /// Run models also where they say that they do not support the architecture
+    #[arg(long)]
+    pub disable_skip_gpu_arch: bool,
+    /// Delete the intermediate result files afterwards
+    #[arg(long)]
+    pub cleanup_perf: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `report …`
+#[derive(Debug, Subcommand)]
+pub enum Report {
+    /// Turn one CSV file into an HTML table beside it
+    ToHtml {
+        /// The CSV file
+        #[arg(long, visible_alias = "csv-file", value_name = "FILE")]
+        csv_file_path: PathBuf,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Turn all CSV files of a directory into one HTML file for mailing
+    ToEmail {
+        /// The directory
+        #[arg(long, visible_alias = "dir", value_name = "DIR", default_value = ".")]
+        directory: PathBuf,
+        /// Name of the file to write in it
+        #[arg(long, short, value_name = "FILE", default_value = "run_results.html")]
+        output: PathBuf,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// `plugin …`
+#[derive(Debug, Subcommand)]
+pub enum PluginAction {
+    /// List the plugins that there are
+    List {
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show what a plugin is, imports and asks for, without running it
+    Inspect {
+        /// A name from the list, or a component file
+        plugin: String,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Pieces of list options: split at commas, trimmed, empty ones dropped, in order.
+#[must_use]
+pub fn pieces(values: &[String]) -> Vec<String> {
+    values
+        .iter()
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|piece| !piece.is_empty())
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,203 @@
+//! What `build` and `run` share: the run's directory, the effective configuration, and the selected models.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::args::Context;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::setup::Setup;
+use super::terminal::Terminal;
+use crate::capability::trace::Trace;
+use crate::config::effective::{Effective, Inputs};
+use crate::config::error::ConfigError;
+use crate::config::schema::TargetKeys;
+use crate::pipeline::card::Card;
+use crate::pipeline::discover;
+use crate::pipeline::event::{Event, Gravity, Listener, Stream};
+use crate::pipeline::select;
+use crate::plugin::manifest::Kind;
+use crate::plugin::{RunContext, Session};
+use crate::results::redact::Redactor;
+use crate::results::run_directory::{EventLog, RunDirectory, random};
+
+/// One invocation that has a directory of its own.
+#[derive(Debug)]
+pub struct Invocation {
+    /// Tree and plugins.
+    pub setup: Setup,
+    /// Its directory.
+    pub directory: Arc<RunDirectory>,
+    /// What plugin instances share.
+    pub context: Arc<RunContext>,
+    /// Who hears what happens.
+    pub events: Stream,
+    // A dry run's directory goes with it.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+/// Writes events to `events.jsonl`.
+struct Recorder(EventLog);
+
+impl Listener for Recorder {
+    fn hear(&self, event: &Event) {
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else { return };
+        let Some(Value::String(name)) = fields.remove("event") else { return };
+        // A full disk must not end the run: rows and verdicts are written elsewhere too.
+        let _ = self.0.append(jiff::Timestamp::now(), &name, &fields);
+    }
+}
+
+impl Invocation {
+    /// Makes the directory, and everything that records into it. A dry run has a directory that goes away with it.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn new(setup: Setup, dry_run: bool, live_output: bool, verbose: bool) -> Result<Self, Failure> {
+        let cannot = |error: std::io::Error| {
+            Failure::new(Exit::Failure, format!("cannot make a directory for this run: {error}"))
+                .hint("runs are kept in `.maddock/runs` of the working directory, which must be writable")
+        };
+        let scratch = if dry_run { Some(tempfile::tempdir().map_err(cannot)?) } else { None };
+        let place = scratch.as_ref().map_or(setup.output.as_path(), |scratch| scratch.path());
+        let directory = RunDirectory::create(place, jiff::Timestamp::now(), random).map_err(cannot)?;
+        let mut warnings = Vec::new();
+        let secrets = setup.secrets(&mut |warning| warnings.push(warning));
+        let redactor = Redactor::new(secrets.values());
+        let id = directory.id().as_str().to_owned();
+        let trace = Trace::to_file(&directory.path().join("trace.jsonl"), &id).map_err(cannot)?;
+        let context = setup.context_in(id, directory.path(), trace, secrets)?;
+        let recorder = Recorder(directory.events(redactor).map_err(cannot)?);
+        let terminal = Terminal::new(live_output, verbose);
+        let events = Stream::to(Arc::new(recorder)).and(Arc::new(terminal));
+        for warning in warnings {
+            events.say(Gravity::Warning, "", warning);
+        }
+        Ok(Self { setup, directory: Arc::new(directory), context, events, _scratch: scratch })
+    }
+
+    /// A session of this invocation.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session::quiet(self.context.clone())
+    }
+
+    /// Reads the additional context and lays it over the defaults. Unknown keys are looked for by the caller, who knows
+    /// what else gives keys a meaning.
+    ///
+    /// # Errors
+    /// It cannot be read or says something that cannot be: exit 4.
+    pub fn configuration(&self, context: &Context, build_defaults: bool) -> Result<Effective, Failure> {
+        let targets = self
+            .setup
+            .plugins
+            .catalog()
+            .of_kind(Kind::Target)
+            .map(|entry| TargetKeys(entry.manifest.provides.clone()))
+            .collect();
+        Effective::load(&Inputs {
+            file: context.additional_context_file.as_deref(),
+            text: Some(&context.additional_context),
+            environment: self.setup.environment.iter().map(|(name, _)| name.to_owned()).collect(),
+            targets,
+            strict: context.strict,
+            build_defaults,
+            ..Inputs::default()
+        })
+        .map_err(|error| of_configuration(&error))
+    }
+
+    /// The models that tags select, completed.
+    ///
+    /// # Errors
+    /// Nothing can be discovered, or a tag matches nothing: with the given code.
+    pub async fn select(&self, tags: &[String], exit: Exit) -> Result<Vec<Card>, Failure> {
+        let session = self.session();
+        let wrapped =
+            |failure: Failure| if failure.exit == Exit::Refused { failure } else { Failure { exit, ..failure } };
+        let tree = &self.setup.tree;
+        let plugins = &self.setup.plugins;
+        let found = discover::models(plugins, &session, tree)
+            .await
+            .map_err(|error| wrapped(super::discover::failure(&error)))?;
+        for skipped in &found.skipped {
+            let hint = skipped.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            self.events.say(Gravity::Warning, "", format!("skipped `{}`: {}{hint}", skipped.path, skipped.reason));
+        }
+        let selected =
+            select::select(&found.cards, tags).map_err(|error| Failure::new(exit, &error).hint(error.hint()))?;
+        discover::finalise(plugins, &session, tree, selected)
+            .await
+            .map_err(|error| wrapped(super::discover::failure(&error)))
+    }
+
+    /// Looks for keys that mean nothing, now that the models are known: the definitions of their images may filter on some.
+    /// Tells every warning that the configuration has gathered.
+    ///
+    /// # Errors
+    /// There is an unknown key, and `strict` is set: exit 4.
+    pub async fn check_keys(&self, effective: &mut Effective, cards: &[Card], strict: bool) -> Result<(), Failure> {
+        let mut known = BTreeSet::new();
+        let tree = self.setup.tree.display().to_string();
+        let described: Vec<_> = cards.iter().map(discover::write_card).collect();
+        let builders =
+            self.setup.plugins.all(Kind::Builder).map_err(|error| Failure::of_plugin(Exit::Build, &error))?;
+        for builder in builders {
+            // A tree whose definitions cannot be read has no keys; building will say what is wrong with it.
+            known.extend(builder.context_keys(&self.session(), &tree, &described).await.unwrap_or_default());
+        }
+        effective.check_keys(&known, strict).map_err(|error| of_configuration(&error))?;
+        for warning in effective.warnings() {
+            self.events.say(Gravity::Warning, "", warning);
+        }
+        Ok(())
+    }
+
+    /// Writes `run.json`: what was asked for, and what came of it so far.
+    pub fn record(&self, command: &str, state: &str, members: Map<String, Value>) {
+        let mut run = json!({
+            "v": 1,
+            "run": self.directory.id().as_str(),
+            "command": command,
+            "state": state,
+            "time": jiff::Timestamp::now().to_string(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "tree": self.setup.tree,
+            "output": self.setup.output,
+        });
+        if let Some(object) = run.as_object_mut() {
+            object.extend(members);
+        }
+        let run = Redactor::new(self.context.secrets.values()).json(&run);
+        if let Err(error) = self.directory.write_run(&run) {
+            self.events.say(Gravity::Error, "", format!("cannot write `run.json`: {error}"));
+        }
+    }
+}
+
+/// Configuration errors end with 4.
+pub fn of_configuration(error: &ConfigError) -> Failure {
+    Failure::new(Exit::Arguments, error).maybe_hint(error.hint.clone())
+}
+
+/// Writes a JSON file that the user named, replaced as a whole.
+///
+/// # Errors
+/// It cannot be written: exit 1.
+pub fn write_json(path: &std::path::Path, value: &Value) -> Result<(), Failure> {
+    let cannot =
+        |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot write `{}`: {error}", path.display()));
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(cannot)?;
+    }
+    crate::results::run_directory::replace_file(path, format!("{value:#}\n").as_bytes()).map_err(cannot)
+}
+
+/// A path that the user gave, made absolute against the working directory.
+#[must_use]
+pub fn absolute(output: &std::path::Path, path: &std::path::Path) -> PathBuf {
+    output.join(path)
+}

@@ -1,0 +1,134 @@
+//! What every command that uses plugins starts with: the tree, the plugins, the secrets, the context of the invocation.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::Common;
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::capability::docker::Connection;
+use crate::capability::policy::{Policy, Roots};
+use crate::capability::secrets::SecretStore;
+use crate::capability::trace::Trace;
+use crate::plugin::catalog::Catalog;
+use crate::plugin::{Environment, Plugins, RunContext, Session};
+
+/// Plugins and where they work.
+#[derive(Debug)]
+pub struct Setup {
+    /// Absolute and resolved.
+    pub tree: PathBuf,
+    /// Where the compatible files go: the working directory, absolute and resolved.
+    pub output: PathBuf,
+    /// Where the results file goes, where that is another directory; else empty.
+    pub results: PathBuf,
+    /// The invoking shell's.
+    pub environment: Environment,
+    /// Catalogue and engine.
+    pub plugins: Arc<Plugins>,
+}
+
+impl Setup {
+    /// Reads what the command line says about tree and plugins.
+    ///
+    /// # Errors
+    /// The tree or a plugin is not there.
+    pub fn new(common: &Common) -> Result<Self, Failure> {
+        let output = std::env::current_dir()
+            .and_then(|directory| directory.canonicalize())
+            .map_err(|error| Failure::new(Exit::Failure, format!("cannot use the working directory: {error}")))?;
+        let wanted = common
+            .model_dir
+            .clone()
+            .filter(|directory| !directory.as_os_str().is_empty())
+            .unwrap_or_else(|| output.clone());
+        let tree = wanted.canonicalize().map_err(|error| {
+            Failure::new(Exit::Failure, format!("cannot read the model tree `{}`: {error}", wanted.display()))
+                .hint("name it by `--model-dir DIR` or the variable MODEL_DIR")
+        })?;
+        let environment = Environment::of_process();
+        let catalog = Catalog::new(&common.plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        Ok(Self { tree, output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
+    }
+
+    /// The context of an invocation that is no run: no directory of its own, no trace.
+    ///
+    /// # Errors
+    /// The shipped policy cannot be read.
+    pub fn context(&self) -> Result<Arc<RunContext>, Failure> {
+        self.context_in(String::new(), Path::new(""), Trace::none(), SecretStore::default())
+    }
+
+    /// The context of a run.
+    ///
+    /// # Errors
+    /// The shipped policy cannot be read.
+    pub fn context_in(
+        &self,
+        run_id: String,
+        run: &Path,
+        trace: Arc<Trace>,
+        secrets: SecretStore,
+    ) -> Result<Arc<RunContext>, Failure> {
+        let roots = Roots {
+            tree: self.tree.clone(),
+            run: run.to_owned(),
+            output: self.output.clone(),
+            results: self.results.clone(),
+        };
+        let policy = Policy::shipped(roots.clone()).map_err(|error| Failure::new(Exit::Failure, error))?;
+        Ok(Arc::new(RunContext {
+            run_id,
+            roots,
+            environment: self.environment.clone(),
+            secrets,
+            docker: Connection::default(),
+            policy: Arc::new(policy),
+            trace,
+            detached: false,
+        }))
+    }
+
+    /// A session of an invocation that is no run.
+    ///
+    /// # Errors
+    /// The shipped policy cannot be read.
+    pub fn session(&self) -> Result<Session, Failure> {
+        Ok(Session::quiet(self.context()?))
+    }
+
+    /// What `credential.json` and the environment hold. A broken file is told and left out, as upstream does.
+    #[must_use]
+    pub fn secrets(&self, warn: &mut dyn FnMut(String)) -> SecretStore {
+        let mut secrets = SecretStore::default();
+        for directory in [&self.tree, &self.output] {
+            let file = directory.join("credential.json");
+            match std::fs::read_to_string(&file) {
+                Ok(text) => match serde_json::from_str::<serde_json::Value>(&text) {
+                    Ok(value) if value.is_object() => secrets.add_object("credential", &value),
+                    Ok(_) => warn(format!("`{}` is not a JSON object; going on without it", file.display())),
+                    Err(error) => warn(format!("`{}` is not JSON ({error}); going on without it", file.display())),
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => warn(format!("cannot read `{}` ({error}); going on without it", file.display())),
+            }
+            if self.tree == self.output {
+                break;
+            }
+        }
+        if let (Some(user), Some(password)) =
+            (self.environment.get("MAD_DOCKERHUB_USER"), self.environment.get("MAD_DOCKERHUB_PASSWORD"))
+        {
+            secrets.add("credential/dockerhub/username", user);
+            secrets.add("credential/dockerhub/password", password);
+            if let Some(repository) = self.environment.get("MAD_DOCKERHUB_REPO") {
+                secrets.add("credential/dockerhub/repository", repository);
+            }
+        }
+        for (name, value) in self.environment.iter().filter(|(name, _)| name.contains("MAD_SECRETS")) {
+            secrets.add(format!("env/{name}"), value);
+        }
+        secrets
+    }
+}

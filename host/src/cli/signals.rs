@@ -1,0 +1,35 @@
+//! Ctrl-C and termination: the first one asks everything to stop and clean up, the second one ends the process at once.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::exit::Exit;
+
+/// A token that fires at the first signal.
+///
+/// # Errors
+/// The signals cannot be listened to.
+pub fn stop_token() -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let fired = token.clone();
+    tokio::spawn(async move {
+        let mut once = false;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            if once {
+                std::process::exit(Exit::Interrupted as i32);
+            }
+            once = true;
+            eprintln!("stopping; again to stop without cleaning up");
+            fired.cancel();
+        }
+    });
+    Ok(token)
+}

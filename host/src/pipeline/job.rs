@@ -1,0 +1,269 @@
+//! From a model card, an image and the effective configuration to one job for one target.
+
+use std::path::{Path, PathBuf};
+
+use maddock_bindings::api::types::{self, Entry, EnvValue, EnvVar};
+use serde_json::Value;
+
+use super::card::Card;
+use super::image::Image;
+use super::stage::Script;
+use crate::config::{SecretReference, scalar_text};
+use crate::plugin::accelerators::Inventory;
+use crate::plugin::jobs::{Hook, Job, JobOptions, JobPaths, NodeRole, Script as JobScript, Topology};
+use crate::plugin::{Environment, launch};
+
+/// Variables of the invoking shell that jobs get where they are set.
+const PASSTHROUGH: &str = include_str!("../../../presets/passthrough.json");
+/// Where jobs meet on node 0 unless the configuration says otherwise: the default of the field's launchers.
+const MAIN_PORT: u16 = 29500;
+/// Results that are brought back from the work directory besides the model's own results file.
+const RESULT_PATTERNS: [&str; 5] =
+    ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
+/// The work directory where the model has no repository.
+pub const WORK_DIRECTORY: &str = "run_directory";
+
+/// The hooks, shell fragment and variables that tools and context add to one model.
+#[derive(Debug, Clone, Default)]
+pub struct Additions {
+    /// Before the model.
+    pub before: Vec<Hook>,
+    /// After the model.
+    pub after: Vec<Hook>,
+    /// In front of its command.
+    pub encapsulate: String,
+    /// Variables.
+    pub env: Vec<(String, String)>,
+}
+
+/// What one job is made from.
+#[derive(Debug)]
+pub struct Ingredients<'a> {
+    /// The run's id.
+    pub run_id: &'a str,
+    /// The job's id.
+    pub id: &'a str,
+    /// The model.
+    pub card: &'a Card,
+    /// Its image.
+    pub image: Option<&'a Image>,
+    /// The effective configuration.
+    pub config: &'a Value,
+    /// The invoking shell's.
+    pub environment: &'a Environment,
+    /// Names of secrets, `env/NAME`, that jobs get as variables.
+    pub secret_names: &'a [String],
+    /// This machine's accelerators, where the target uses them.
+    pub inventory: Option<&'a Inventory>,
+    /// What the selected ones need.
+    pub attachment: Option<types::Attachment>,
+    /// How the launcher arranges it.
+    pub arrangement: &'a launch::Arrangement,
+    /// Its topology.
+    pub topology: &'a launch::Topology,
+    /// The script.
+    pub script: &'a Script,
+    /// The script's arguments.
+    pub arguments: Vec<String>,
+    /// Of tools and context.
+    pub additions: Additions,
+    /// The model tree.
+    pub tree: &'a Path,
+    /// The job's directory.
+    pub directory: &'a Path,
+    /// Seconds.
+    pub time_limit: Option<u64>,
+    /// Container profile, empty for the target's default.
+    pub profile: &'a str,
+    /// What the command line asked for.
+    pub options: JobOptions,
+}
+
+/// A text member of a card or context; numbers and booleans count as their text.
+#[must_use]
+pub fn text(object: &Value, name: &str) -> String {
+    match object.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Bool(flag)) => flag.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// The work directory's name: the last segment of the model's repository, without a slash at its end.
+#[must_use]
+pub fn work_directory(card: &Card) -> String {
+    let url = text(&card.model, "url");
+    let last = url.trim().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    if last.is_empty() || last == "." || last == ".." { WORK_DIRECTORY.to_owned() } else { last.to_owned() }
+}
+
+/// The launcher that was asked for, by context, card or variable; none where nobody did.
+#[must_use]
+pub fn launcher(card: &Card, config: &Value, environment: &Environment) -> Option<String> {
+    let named = |object: &Value| {
+        object.get("distributed").map(|section| text(section, "launcher")).filter(|name| !name.is_empty())
+    };
+    named(config)
+        .or_else(|| named(&card.model))
+        .or_else(|| environment.get("MAD_LAUNCHER").filter(|name| !name.is_empty()).map(str::to_owned))
+}
+
+/// The topology of a job on one machine. `processes` is the number of devices it has, 1 where it has none.
+#[must_use]
+pub fn topology(card: &Card, config: &Value, launcher: &str, job: &str, devices: u32) -> launch::Topology {
+    let section = config.get("distributed").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    let port = ["port", "master_port"].into_iter().find_map(|name| section.get(name).and_then(Value::as_u64));
+    launch::Topology {
+        launcher: launcher.to_owned(),
+        nodes: 1,
+        processes_per_node: devices.max(1),
+        gpus_per_node: devices,
+        main_address: "localhost".to_owned(),
+        main_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(MAIN_PORT),
+        model: card.name.clone(),
+        job: job.to_owned(),
+        config: section.to_string(),
+    }
+}
+
+/// Puts a job together.
+#[must_use]
+pub fn assemble(ingredients: Ingredients<'_>) -> Job {
+    let env = environment(&ingredients);
+    let settled: Vec<&str> = settled_names(&ingredients);
+    let Ingredients { card, arrangement, topology, script, directory, .. } = ingredients;
+    let roles = arrangement
+        .roles
+        .iter()
+        .map(|role| NodeRole {
+            node: role.node,
+            name: role.name.clone(),
+            env: role.env.iter().filter(|entry| !settled.contains(&entry.name.as_str())).cloned().collect(),
+            command: role.command.clone(),
+        })
+        .collect();
+    let results = text(&card.model, "multiple_results");
+    let collect = RESULT_PATTERNS
+        .iter()
+        .map(|pattern| (*pattern).to_owned())
+        .chain(Some(results).filter(|name| !name.is_empty()))
+        .collect();
+    Job {
+        run_id: ingredients.run_id.to_owned(),
+        id: ingredients.id.to_owned(),
+        model: card.name.clone(),
+        card: card.model.to_string(),
+        image: ingredients.image.map(|image| types::Image {
+            reference: image.docker_image.clone(),
+            digest: image.image_digest.clone(),
+            registry_reference: image.registry_image.clone(),
+            local: image.local_image,
+        }),
+        topology: Topology {
+            nodes: topology.nodes,
+            processes_per_node: topology.processes_per_node,
+            gpus_per_node: topology.gpus_per_node,
+            launcher: arrangement.name.clone(),
+            main_port: topology.main_port,
+            roles,
+        },
+        script: JobScript {
+            interpreter: script.interpreter.clone(),
+            file: script.file.clone(),
+            arguments: ingredients.arguments,
+            encapsulate: ingredients.additions.encapsulate,
+            before: ingredients.additions.before,
+            after: ingredients.additions.after,
+            clone_url: Some(text(&card.model, "url")).filter(|url| !url.is_empty()),
+        },
+        env,
+        accelerators: ingredients.attachment,
+        time_limit: ingredients.time_limit,
+        paths: JobPaths {
+            directory: directory.display().to_string(),
+            workspace: workspace(directory).display().to_string(),
+            work_directory: work_directory(card),
+            tree: ingredients.tree.display().to_string(),
+        },
+        profile: ingredients.profile.to_owned(),
+        options: ingredients.options,
+        collect,
+        config: ingredients.config.to_string(),
+        extra: Vec::new(),
+    }
+}
+
+/// The workspace in a job's directory.
+#[must_use]
+pub fn workspace(directory: &Path) -> PathBuf {
+    directory.join("workspace")
+}
+
+fn passthrough() -> Vec<String> {
+    serde_json::from_str(PASSTHROUGH).unwrap_or_default()
+}
+
+/// Names that the user has settled: a launcher does not override them.
+fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
+    let given = ingredients.config.get("docker_env_vars").and_then(Value::as_object);
+    let mut names: Vec<&str> =
+        given.map(|variables| variables.keys().map(String::as_str).collect()).unwrap_or_default();
+    let known = passthrough();
+    names.extend(
+        ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
+    );
+    names
+}
+
+/// The variables of a job, in order: a later one of the same name wins.
+fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
+    let Ingredients { card, config, environment, .. } = ingredients;
+    let mut env: Vec<EnvVar> = Vec::new();
+    let mut add = |name: &str, value: String| env.push(EnvVar { name: name.to_owned(), value: EnvValue::Text(value) });
+
+    add("MAD_MODEL_NAME", card.name.clone());
+    let results = text(&card.model, "multiple_results");
+    if !results.is_empty() {
+        add("MAD_OUTPUT_CSV", results);
+    }
+    add("JENKINS_BUILD_NUMBER", environment.get("BUILD_NUMBER").unwrap_or("0").to_owned());
+    let known = passthrough();
+    for (name, value) in environment.iter().filter(|(name, _)| known.iter().any(|known| known == name)) {
+        add(name, value.to_owned());
+    }
+    for variable in ingredients.inventory.map(|inventory| inventory.variables.as_slice()).unwrap_or_default() {
+        add(&variable.name, variable.value.clone());
+    }
+    let attachment = ingredients.attachment.as_ref();
+    for variable in attachment.map(|attachment| attachment.env.as_slice()).unwrap_or_default() {
+        add(&variable.name, variable.value.clone());
+    }
+    add("MAD_RUNTIME_NGPUS", attachment.map_or(0, |attachment| attachment.count).to_string());
+    let guest = text(config, "guest_os");
+    if !guest.is_empty() {
+        add("MAD_GUEST_OS", guest.to_ascii_uppercase());
+    }
+    for (name, value) in &ingredients.additions.env {
+        add(name, value.clone());
+    }
+    for name in ingredients.secret_names {
+        let variable = name.rsplit('/').next().unwrap_or(name);
+        env.push(EnvVar { name: variable.to_owned(), value: EnvValue::Secret(name.clone()) });
+    }
+    for (name, value) in config.get("docker_env_vars").and_then(Value::as_object).into_iter().flatten() {
+        let value = match (SecretReference::read(value), scalar_text(value)) {
+            (Some(reference), _) => EnvValue::Secret(reference.name),
+            (None, Some(text)) => EnvValue::Text(text),
+            (None, None) => continue,
+        };
+        env.push(EnvVar { name: name.clone(), value });
+    }
+    env
+}
+
+/// One variable of the detected inventory.
+#[must_use]
+pub fn variable<'a>(inventory: Option<&'a Inventory>, name: &str) -> Option<&'a str> {
+    inventory?.variables.iter().find(|entry: &&Entry| entry.name == name).map(|entry| entry.value.as_str())
+}

@@ -1,0 +1,403 @@
+//! Judging one job: gathers the evidence that it left, and makes its rows. Runs off the async threads: logs can be large.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::card::Card;
+use super::execute::{Executed, cause_word};
+use super::job;
+use crate::plugin::jobs::{Cause, CollectedFile};
+use crate::results::configs::{config_of_row, load_configs};
+use crate::results::error_scan::ErrorScan;
+use crate::results::metric::{Metric, find_metric};
+use crate::results::multiple::Results;
+use crate::results::row::{CellValue, JobFacts, Row};
+use crate::results::verdict::{self, Evidence, Execution, Expectation, LogEvidence, Measurement, Nodes, Verdict};
+
+/// The three answers about a job, its rows, and its files.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// Derived from the other two.
+    pub verdict: Verdict,
+    /// Why it is no success.
+    pub reason: Option<String>,
+    /// How it executed, as `job.json` has it.
+    pub execution: Value,
+    /// What evidence there is, as `job.json` has it.
+    pub evidence: Value,
+    /// Its rows, ready for the reporters.
+    pub rows: Vec<Row>,
+    /// What was measured, for the summary: number and metric, or the results file's name.
+    pub performance: Option<String>,
+    /// Seconds.
+    pub duration: Option<f64>,
+    /// What was brought back.
+    pub files: Vec<CollectedFile>,
+}
+
+impl Judged {
+    /// A job that was left out.
+    #[must_use]
+    pub fn skipped(id: &str, facts: &JobFacts, reason: String) -> Self {
+        Self {
+            verdict: Verdict::Skipped,
+            reason: Some(reason),
+            execution: Value::Null,
+            evidence: Value::Null,
+            rows: vec![Row::skipped(id, facts)],
+            performance: None,
+            duration: None,
+            files: Vec::new(),
+        }
+    }
+
+    /// A job that could not be set up.
+    #[must_use]
+    pub fn setup_failure(id: &str, facts: &JobFacts, card_n_gpus: &str, reason: String) -> Self {
+        let execution = Execution::NeverStarted(reason.clone());
+        let evidence = Evidence {
+            expectation: Expectation::Result,
+            measurement: Measurement::Missing,
+            log: LogEvidence::Unavailable,
+            nodes: Nodes { expected: 1, reported: 0 },
+        };
+        Self {
+            verdict: verdict::decide(&execution, &evidence),
+            reason: Some(reason.clone()),
+            execution: json!({"state": "never-started", "message": reason}),
+            evidence: Value::Null,
+            rows: vec![Row::setup_failure(id, facts, card_n_gpus)],
+            performance: None,
+            duration: None,
+            files: Vec::new(),
+        }
+    }
+}
+
+/// What judging a job takes.
+#[derive(Debug)]
+pub struct Gathering<'a> {
+    /// The job's id.
+    pub id: &'a str,
+    /// The model.
+    pub card: &'a Card,
+    /// The effective configuration.
+    pub config: &'a Value,
+    /// The model tree.
+    pub tree: &'a Path,
+    /// The run log.
+    pub log: &'a Path,
+    /// What its rows have in common.
+    pub facts: JobFacts,
+    /// The model was not to run.
+    pub skip_model: bool,
+    /// Another node reports.
+    pub worker: bool,
+}
+
+/// Judges a job that was executed, or tried.
+pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
+    let execution = execution_of(executed);
+    let complete = executed.ending.as_ref().is_some_and(|ending| ending.log_complete);
+    let files = executed.collection.as_ref().map(|collection| collection.files.clone()).unwrap_or_default();
+    let mut facts = gathering.facts.clone();
+    for fact in executed.collection.iter().flat_map(|collection| &collection.facts) {
+        match fact.name.as_str() {
+            "git_commit" => facts.git_commit.clone_from(&fact.value),
+            "machine_name" => facts.machine_name.clone_from(&fact.value),
+            _ => {}
+        }
+    }
+    let owned = Owned {
+        id: gathering.id.to_owned(),
+        card: gathering.card.clone(),
+        config: gathering.config.clone(),
+        tree: gathering.tree.to_owned(),
+        log: gathering.log.to_owned(),
+        facts,
+        skip_model: gathering.skip_model,
+        worker: gathering.worker,
+        complete,
+        duration: executed.ending.as_ref().and_then(|ending| ending.duration),
+        nodes: nodes_of(executed),
+        message: message_of(executed),
+        execution,
+        files,
+    };
+    let (id, facts) = (owned.id.clone(), owned.facts.clone());
+    tokio::task::spawn_blocking(move || owned.judge()).await.unwrap_or_else(|error| {
+        Judged::setup_failure(&id, &facts, "", format!("judging it failed: {error}; please report this"))
+    })
+}
+
+/// One node, which reported if the job came to an end.
+fn nodes_of(executed: &Executed) -> Nodes {
+    match &executed.ending {
+        Some(ending) if ending.nodes.len() > 1 => {
+            let expected = u32::try_from(ending.nodes.len()).unwrap_or(u32::MAX);
+            let reported = ending.nodes.iter().filter(|node| matches!(node.cause, Cause::Exited(_))).count();
+            Nodes { expected, reported: u32::try_from(reported).unwrap_or(u32::MAX) }
+        }
+        Some(_) => Nodes::ONE,
+        None => Nodes { expected: 1, reported: 0 },
+    }
+}
+
+fn execution_of(executed: &Executed) -> Execution {
+    if executed.interrupted {
+        return Execution::Cancelled;
+    }
+    match (&executed.ending, &executed.error) {
+        (Some(ending), _) => match &ending.cause {
+            Cause::Exited(code) => Execution::Exited(*code),
+            Cause::Signalled(signal) => Execution::Signalled(*signal),
+            Cause::TimedOut => Execution::TimedOut,
+            Cause::Cancelled => Execution::Cancelled,
+            Cause::NeverStarted => Execution::NeverStarted(ending.message.clone()),
+            Cause::Lost => Execution::Lost,
+            Cause::Unknown => Execution::Unknown,
+        },
+        // An error before there was anything to collect: it was never launched.
+        (None, Some(error)) if executed.collection.is_none() => Execution::NeverStarted(error.to_string()),
+        (None, Some(_)) => Execution::Unknown,
+        (None, None) => Execution::NeverStarted(executed.problems.join("; ")),
+    }
+}
+
+fn message_of(executed: &Executed) -> String {
+    let ending = executed.ending.as_ref().map(|ending| ending.message.clone()).filter(|message| !message.is_empty());
+    ending.or_else(|| executed.error.as_ref().map(ToString::to_string)).unwrap_or_default()
+}
+
+struct Owned {
+    id: String,
+    card: Card,
+    config: Value,
+    tree: PathBuf,
+    log: PathBuf,
+    facts: JobFacts,
+    skip_model: bool,
+    worker: bool,
+    complete: bool,
+    duration: Option<f64>,
+    nodes: Nodes,
+    message: String,
+    execution: Execution,
+    files: Vec<CollectedFile>,
+}
+
+/// What a job measured.
+enum Measured {
+    Log(Option<Metric>),
+    Results(Results),
+    Unusable(String),
+}
+
+impl Owned {
+    fn judge(self) -> Judged {
+        let measured = self.measured();
+        let log = self.log_evidence();
+        let expectation = match (self.skip_model, self.worker) {
+            (true, _) => Expectation::NoModel,
+            (false, true) => Expectation::NoResult,
+            (false, false) => Expectation::Result,
+        };
+        let measurement = match &measured {
+            Measured::Log(Some(_)) => Measurement::Metric,
+            Measured::Log(None) => Measurement::Missing,
+            Measured::Results(_) => Measurement::Rows,
+            Measured::Unusable(why) => Measurement::Unusable(why.clone()),
+        };
+        let evidence = Evidence { expectation, measurement, log, nodes: self.nodes };
+        let verdict = verdict::decide(&self.execution, &evidence);
+        let reason = match &verdict {
+            Verdict::Failure(reason) if self.message.is_empty() => Some(reason.to_string()),
+            Verdict::Failure(reason) => {
+                let reason = reason.to_string();
+                Some(if reason.contains(&self.message) { reason } else { format!("{reason} ({})", self.message) })
+            }
+            Verdict::Success | Verdict::Skipped => None,
+        };
+        let performance = match &measured {
+            Measured::Log(Some(metric)) => Some(format!("{} {}", metric.value, metric.name)),
+            Measured::Results(_) => Some(job::text(&self.card.model, "multiple_results")),
+            Measured::Log(None) | Measured::Unusable(_) => None,
+        };
+        Judged {
+            rows: self.rows(&verdict, &measured),
+            reason,
+            execution: json!({"state": execution_word(&self.execution), "code": exit_code(&self.execution), "message": self.message}),
+            evidence: evidence_json(&evidence, self.complete),
+            verdict,
+            performance,
+            duration: self.duration,
+            files: self.files,
+        }
+    }
+
+    fn measured(&self) -> Measured {
+        let name = job::text(&self.card.model, "multiple_results");
+        if name.is_empty() {
+            let found = File::open(&self.log).and_then(|file| find_metric(BufReader::new(file)));
+            return Measured::Log(found.unwrap_or_default());
+        }
+        let Some(file) = self.files.iter().find(|file| file.name == name) else {
+            return Measured::Unusable(format!("the model left no `{name}` in its work directory"));
+        };
+        match std::fs::read(&file.path)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| Results::parse(&bytes).map_err(|error| error.to_string()))
+        {
+            Ok(results) => Measured::Results(results),
+            Err(why) => Measured::Unusable(format!("`{name}`: {why}")),
+        }
+    }
+
+    fn log_evidence(&self) -> LogEvidence {
+        let scan = match ErrorScan::new(&self.card.model, &self.config) {
+            Ok(scan) => scan,
+            Err(_) => return LogEvidence::Unavailable,
+        };
+        let Ok(file) = File::open(&self.log) else { return LogEvidence::Unavailable };
+        match scan.first_hit(BufReader::new(file)) {
+            Ok(Some(hit)) => LogEvidence::ErrorPattern { line: hit.line, pattern: hit.pattern },
+            Ok(None) if self.complete => LogEvidence::Clean,
+            Ok(None) | Err(_) => LogEvidence::Unavailable,
+        }
+    }
+
+    fn rows(&self, verdict: &Verdict, measured: &Measured) -> Vec<Row> {
+        if matches!(verdict, Verdict::Skipped) || self.worker {
+            return Vec::new();
+        }
+        if matches!(self.execution, Execution::NeverStarted(_)) {
+            return vec![Row::setup_failure(&self.id, &self.facts, &job::text(&self.card.model, "n_gpus"))];
+        }
+        let scripts = job::text(&self.card.model, "scripts");
+        // A configuration that cannot be read says nothing about the result; it is left out of the row.
+        let configs = load_configs(&self.tree, &scripts, &self.facts.args).unwrap_or(Value::Null);
+        match (verdict, measured) {
+            (Verdict::Success, Measured::Results(results)) => {
+                Row::multiple(&self.id, &self.facts, results, self.duration, |row| config_of_row(&configs, row))
+            }
+            (_, Measured::Log(metric)) => {
+                vec![Row::single(&self.id, &self.facts, verdict, metric.as_ref(), self.duration, configs)]
+            }
+            _ => vec![Row::single(&self.id, &self.facts, verdict, None, self.duration, configs)],
+        }
+    }
+}
+
+fn execution_word(execution: &Execution) -> &'static str {
+    let cause = match execution {
+        Execution::Exited(code) => Cause::Exited(*code),
+        Execution::Signalled(signal) => Cause::Signalled(*signal),
+        Execution::TimedOut => Cause::TimedOut,
+        Execution::Cancelled => Cause::Cancelled,
+        Execution::NeverStarted(_) => Cause::NeverStarted,
+        Execution::Lost => Cause::Lost,
+        Execution::Unknown => Cause::Unknown,
+    };
+    cause_word(&cause)
+}
+
+fn exit_code(execution: &Execution) -> Value {
+    match execution {
+        Execution::Exited(code) => json!(code),
+        Execution::Signalled(signal) => json!({"signal": signal}),
+        _ => Value::Null,
+    }
+}
+
+fn evidence_json(evidence: &Evidence, complete: bool) -> Value {
+    let measurement = match &evidence.measurement {
+        Measurement::Metric => json!("metric"),
+        Measurement::Rows => json!("rows"),
+        Measurement::Unusable(why) => json!({"unusable": why}),
+        Measurement::Missing => json!("missing"),
+    };
+    let log = match &evidence.log {
+        LogEvidence::Clean => json!("clean"),
+        LogEvidence::ErrorPattern { line, pattern } => json!({"error_pattern": pattern, "line": line}),
+        LogEvidence::Unavailable => json!("unavailable"),
+    };
+    json!({
+        "measurement": measurement,
+        "log": log,
+        "log_complete": complete,
+        "nodes": {"expected": evidence.nodes.expected, "reported": evidence.nodes.reported},
+    })
+}
+
+/// A row as `job.json` has it: numbers as measured, blanks null.
+#[must_use]
+pub fn row_json(row: &Row) -> Value {
+    let cells: Map<String, Value> = row
+        .cells
+        .iter()
+        .map(|cell| {
+            let value = match &cell.value {
+                CellValue::Text(text) | CellValue::Number(text) => Value::String(text.clone()),
+                CellValue::Structured(value) => value.clone(),
+                CellValue::Blank => Value::Null,
+            };
+            (cell.name.clone(), value)
+        })
+        .collect();
+    Value::Object(cells)
+}
+
+/// The names in a list, or in a text with commas.
+#[must_use]
+pub fn list(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => {
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+        }
+        Value::Array(names) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Ends a run log with what was found out, in the lines that tools look for.
+///
+/// # Errors
+/// The log cannot be written.
+pub fn close_log(log: &Path, model: &str, judged: &Judged) -> io::Result<()> {
+    let mut lines = String::new();
+    if let Some(seconds) = judged.duration {
+        lines.push_str(&format!("test_duration: {seconds:.2}s\n"));
+    }
+    if let Some(performance) = &judged.performance {
+        lines.push_str(&format!("{model} performance is {performance}\n"));
+    }
+    if let Some(reason) = &judged.reason {
+        lines.push_str(&format!("{model} {}: {reason}\n", judged.verdict.status()));
+    }
+    let mut file = File::options().read(true).append(true).open(log)?;
+    let mut last = [b'\n'];
+    let size = file.metadata()?.len();
+    if size > 0 {
+        use std::os::unix::fs::FileExt;
+        file.read_exact_at(&mut last, size - 1)?;
+    }
+    let start = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{start}{lines}").as_bytes())
+}
+
+/// Writes build log, a heading and run log into one file, replaced as a whole.
+///
+/// # Errors
+/// A log cannot be read, or the file cannot be written.
+pub fn join_logs(build: &Path, heading: &str, run: &Path, output: &Path) -> io::Result<()> {
+    let directory = output.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".maddock-").tempfile_in(directory)?;
+    io::copy(&mut File::open(build)?, &mut file)?;
+    file.write_all(heading.as_bytes())?;
+    io::copy(&mut File::open(run)?, &mut file)?;
+    file.persist(output).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! Calls into plugins. Each call has a store and an instance of its own: nothing leaks from one job to the next, and a
+//! plugin that traps takes nothing along.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use maddock_bindings::api::types;
+use maddock_bindings::{builder, discovery, gpu, launcher, reporter, target};
+use tokio::sync::mpsc;
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use super::context::RunContext;
+use super::engine::{Engine, Loaded, TICK};
+use super::error::PluginError;
+use super::instance::{Ceilings, State};
+use crate::capability::events::{PluginEvent, printable};
+
+pub use builder::exports::maddock::plugin::builder as build;
+pub use discovery::exports::maddock::plugin::discovery as discover;
+pub use gpu::exports::maddock::plugin::gpu as accelerators;
+pub use launcher::exports::maddock::plugin::launcher as launch;
+pub use reporter::exports::maddock::plugin::reporter as report;
+pub use target::exports::maddock::plugin::target as jobs;
+
+/// The last lines of what a guest wrote to stderr that go into a message.
+const STDERR_LINES: usize = 5;
+
+/// What a call works with.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// What the invocation shares.
+    pub context: Arc<RunContext>,
+    /// The job that the call is for.
+    pub job: Option<String>,
+    /// Who hears what the plugin tells.
+    pub events: mpsc::Sender<PluginEvent>,
+    /// What one call may use up.
+    pub ceilings: Ceilings,
+    /// Wall-clock time for one call; none where the plugin waits for a job.
+    pub deadline: Option<Duration>,
+}
+
+impl Session {
+    /// A session for calls that belong to no job. What the plugin tells is dropped.
+    #[must_use]
+    pub fn quiet(context: Arc<RunContext>) -> Self {
+        let (events, _) = mpsc::channel(1);
+        Self { context, job: None, events, ceilings: Ceilings::default(), deadline: Some(Duration::from_secs(120)) }
+    }
+
+    /// The same session with somebody listening.
+    #[must_use]
+    pub fn telling(mut self, events: mpsc::Sender<PluginEvent>) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// The same session for one job.
+    #[must_use]
+    pub fn for_job(mut self, job: impl Into<String>) -> Self {
+        self.job = Some(job.into());
+        self
+    }
+
+    /// The same session with another wall-clock limit.
+    #[must_use]
+    pub fn within(mut self, deadline: Option<Duration>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+/// A plugin and the engine that runs it.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    engine: Arc<Engine>,
+    loaded: Loaded,
+}
+
+impl Plugin {
+    /// Pairs a loaded plugin with its engine.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, loaded: Loaded) -> Self {
+        Self { engine, loaded }
+    }
+
+    /// The name in the manifest.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.loaded.identity.name
+    }
+
+    /// What is loaded.
+    #[must_use]
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    fn store(&self, session: &Session) -> Store<State> {
+        let Session { context, job, events, ceilings, .. } = session.clone();
+        let state = State::new(self.loaded.identity.clone(), context, job, events, ceilings);
+        let mut store = self.engine.store(state);
+        store.limiter(|state| &mut state.limits);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut context| {
+            let state = context.data_mut();
+            state.ticks += 1;
+            if TICK.saturating_mul(u32::try_from(state.ticks).unwrap_or(u32::MAX)) > state.ceilings.processor {
+                return Err(wasmtime::Error::msg(format!(
+                    "it computed for more than {} s without waiting for anything, the ceiling of one call",
+                    state.ceilings.processor.as_secs_f64()
+                )));
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+
+    fn ended(&self, store: &Store<State>, function: &str, error: &wasmtime::Error) -> PluginError {
+        let reason = match error.downcast_ref::<Trap>() {
+            Some(trap) => trap.to_string(),
+            None => error.root_cause().to_string(),
+        };
+        let told = store.data().stderr.contents();
+        let told = String::from_utf8_lossy(&told);
+        let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("note: ")).collect();
+        let tail = lines.get(lines.len().saturating_sub(STDERR_LINES)..).unwrap_or_default().join("; ");
+        let message = if tail.is_empty() { reason } else { format!("{reason} ({})", printable(&tail)) };
+        PluginError::Ended { plugin: self.name().to_owned(), function: function.to_owned(), message }
+    }
+
+    fn late(&self, function: &str, deadline: Duration) -> PluginError {
+        let message = format!("no answer within {} s", deadline.as_secs());
+        PluginError::Ended { plugin: self.name().to_owned(), function: function.to_owned(), message }
+    }
+
+    fn answered<T>(&self, function: &str, answer: Result<T, types::Error>) -> Result<T, PluginError> {
+        answer.map_err(|error| PluginError::Answered {
+            plugin: self.name().to_owned(),
+            function: function.to_owned(),
+            error: Box::new(error),
+        })
+    }
+}
+
+/// Waits for a call, for the session's deadline at most.
+async fn bounded<T>(deadline: Option<Duration>, call: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(limit) => tokio::time::timeout(limit, call).await.ok(),
+        None => Some(call.await),
+    }
+}
+
+macro_rules! calls {
+    ($world:path, $interface:ident {
+        $( $(#[$doc:meta])* fn $name:ident = $call:ident ( $($argument:ident : $type:ty),* ) -> $answer:ty; )*
+    }) => {
+        impl Plugin {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// The plugin trapped, reached a ceiling or its deadline, or answered with an error of its own.
+                pub async fn $name(&self, session: &Session, $($argument: $type),*) -> Result<$answer, PluginError> {
+                    let function = concat!(stringify!($interface), ".", stringify!($name));
+                    let mut store = self.store(session);
+                    let call = async {
+                        let plugin = <$world>::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
+                        plugin.$interface().$call(&mut store, $($argument),*).await
+                    };
+                    match bounded(session.deadline, call).await {
+                        None => Err(self.late(function, session.deadline.unwrap_or_default())),
+                        Some(Err(error)) => Err(self.ended(&store, function, &error)),
+                        Some(Ok(answer)) => self.answered(function, answer),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+calls!(discovery::DiscoveryPluginPre<State>, maddock_plugin_discovery {
+    /// Every model under a tree.
+    fn list_models = call_list_models(tree: &str) -> discover::Listing;
+    /// Completes the cards that were selected.
+    fn finalise = call_finalise(tree: &str, cards: &[types::Card]) -> Vec<types::Card>;
+});
+
+calls!(builder::BuilderPluginPre<State>, maddock_plugin_builder {
+    /// Keys of the configuration that image definitions give a meaning.
+    fn context_keys = call_context_keys(tree: &str, cards: &[types::Card]) -> Vec<String>;
+    /// Which images will be made and how.
+    fn plan_images = call_plan_images(request: &build::BuildRequest) -> build::BuildPlan;
+    /// Makes one.
+    fn build_image = call_build_image(request: &build::BuildRequest, image: &build::ImagePlan) -> build::Built;
+    /// Pushes one that was built.
+    fn push_image = call_push_image(request: &build::BuildRequest, image: &build::ImagePlan, built: &build::Built) -> build::Pushed;
+});
+
+calls!(target::TargetPluginPre<State>, maddock_plugin_target {
+    /// What the job will do, in full.
+    fn plan_job = call_plan(job: &jobs::Job) -> types::WorkPlan;
+    /// Starts it; the handle is plain text.
+    fn launch_job = call_launch(job: &jobs::Job, plan: &types::WorkPlan) -> String;
+    /// Follows it to its end.
+    fn watch_job = call_watch(handle: &str) -> jobs::Ending;
+    /// Where it is now.
+    fn job_status = call_status(handle: &str) -> jobs::JobStatus;
+    /// Tells all output so far.
+    fn job_logs = call_logs(handle: &str) -> ();
+    /// Ends it.
+    fn cancel_job = call_cancel(handle: &str, reason: &str) -> ();
+    /// Brings results to the job's directory.
+    fn collect_job = call_collect(handle: &str) -> jobs::Collection;
+    /// Removes everything that it made.
+    fn release_job = call_release(handle: &str) -> ();
+});
+
+calls!(launcher::LauncherPluginPre<State>, maddock_plugin_launcher {
+    /// From a topology to commands and variables.
+    fn arrange = call_arrange(topology: &launch::Topology) -> launch::Arrangement;
+});
+
+calls!(gpu::GpuPluginPre<State>, maddock_plugin_gpu {
+    /// The accelerators of this machine.
+    fn detect = call_detect(config: &types::Json) -> Option<accelerators::Inventory>;
+    /// What a job needs to use some of them.
+    fn attach = call_attach(inventory: &accelerators::Inventory, indices: &[u32]) -> types::Attachment;
+});
+
+calls!(reporter::ReporterPluginPre<State>, maddock_plugin_reporter {
+    /// Turns rows into files.
+    fn report = call_report(request: &report::ReportRequest) -> Vec<report::Produced>;
+});
+
+impl Plugin {
+    /// The static facts of a target.
+    ///
+    /// # Errors
+    /// The plugin trapped, or reached a ceiling or its deadline.
+    pub async fn describe_target(&self, session: &Session) -> Result<jobs::TargetInfo, PluginError> {
+        let function = "maddock_plugin_target.describe";
+        let mut store = self.store(session);
+        let call = async {
+            let plugin = target::TargetPluginPre::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
+            plugin.maddock_plugin_target().call_describe(&mut store).await
+        };
+        match bounded(session.deadline, call).await {
+            None => Err(self.late(function, session.deadline.unwrap_or_default())),
+            Some(answer) => answer.map_err(|error| self.ended(&store, function, &error)),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Knows AMD accelerators: what this machine has, and what a container or process needs in order to use them.
+//!
+//! Reads files of the driver and asks ROCm's tools. It never writes, and never changes a device.
+
+pub mod attach;
+pub mod detect;
+#[cfg(test)]
+mod fixture;
+pub mod machine;
+pub mod root;
+pub mod tools;
+pub mod topology;
+
+use maddock_sdk::events::{self, Level};
+use maddock_sdk::gpu::{Guest, Inventory};
+use maddock_sdk::serde_json;
+use maddock_sdk::types::Attachment;
+use maddock_sdk::{Result, invalid};
+
+use detect::Finding;
+
+/// The component's exports.
+#[derive(Debug)]
+pub struct Plugin;
+
+impl Guest for Plugin {
+    fn detect(config: String) -> Result<Option<Inventory>> {
+        let config = serde_json::from_str(&config)
+            .map_err(|error| invalid(format!("the configuration is not valid JSON: {error}")))?;
+        match detect::detect(&machine::Here, &config)? {
+            Finding::Absent => Ok(None),
+            Finding::Unanswered(reason) => {
+                events::log(Level::Warning, &reason, &[]);
+                Ok(None)
+            }
+            Finding::Present(inventory) => Ok(Some(inventory)),
+        }
+    }
+
+    fn attach(inventory: Inventory, indices: Vec<u32>) -> Result<Attachment> {
+        attach::attach(&inventory, &indices)
+    }
+}
+
+maddock_sdk::manifest!("plugin.json");
+// The names of a component's exports are no names for a native linker, so tests on the host build without them.
+#[cfg(target_arch = "wasm32")]
+maddock_sdk::gpu::export!(Plugin with_types_in maddock_sdk::gpu);
