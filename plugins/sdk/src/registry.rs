@@ -9,11 +9,16 @@ pub fn registry_of(reference: &str) -> &str {
     }
 }
 
-/// The name of the secret with a registry's credentials: the registry as it is written, and `dockerhub` for Docker Hub.
+/// The name of a registry's credentials: the registry as it is written, and `dockerhub` for Docker Hub.
+#[must_use]
+pub fn key_of(registry: &str) -> &str {
+    if is_docker_hub(registry) { "dockerhub" } else { registry }
+}
+
+/// The name of the secret with a registry's credentials.
 #[must_use]
 pub fn login_of(registry: &str) -> String {
-    let key = if is_docker_hub(registry) { "dockerhub" } else { registry };
-    format!("credential/{key}")
+    format!("credential/{}", key_of(registry))
 }
 
 /// Whether a registry is Docker Hub, whose name is no part of its images' names.
