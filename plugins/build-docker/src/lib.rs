@@ -126,18 +126,17 @@ fn extra<'a>(request: &'a BuildRequest, name: &str) -> Option<&'a str> {
     found.map(|entry| entry.value.as_str()).filter(|value| !value.is_empty())
 }
 
-/// Where an image goes. `repository:KEY` and `registry_image/<model>` are what the kernel may add to a request: the repository
-/// of the registry's credentials, and the name that a batch entry gives, which images for one architecture of many ignore.
+/// Where an image goes. `repository:<credentials>` and `registry_image:<model>` are what the kernel may add to a request: the
+/// repository of the registry's credentials, and the name that a batch entry gives, which images for one architecture of
+/// many ignore.
 fn destination(request: &BuildRequest, image: &ImagePlan) -> Result<String> {
     let registry = request.registry.as_deref().filter(|registry| !registry.is_empty()).ok_or_else(|| {
         invalid(format!("image `{}` is to be pushed and no registry was named", image.key))
             .hint("name one by `--registry`")
     })?;
-    let named = extra(request, &format!("registry_image/{}", image.model)).filter(|_| image.architecture.is_none());
-    Ok(named.map_or_else(
-        || names::pushed(&image.key, registry, extra(request, &format!("repository:{}", key_of(registry)))),
-        str::to_owned,
-    ))
+    let named = extra(request, &format!("registry_image:{}", image.model)).filter(|_| image.architecture.is_none());
+    let repository = extra(request, &format!("repository:{}", key_of(registry)));
+    Ok(named.map_or_else(|| names::pushed(&image.key, registry, repository), str::to_owned))
 }
 
 /// The plugin.
@@ -146,7 +145,7 @@ pub struct Plugin;
 
 impl Guest for Plugin {
     fn context_keys(tree: String, cards: Vec<Card>) -> Result<Vec<String>> {
-        plan::context_keys(&cards, &Shown { tree: &tree })
+        Ok(plan::context_keys(&cards, &Shown { tree: &tree }))
     }
 
     fn plan_images(request: BuildRequest) -> Result<BuildPlan> {
@@ -269,7 +268,7 @@ mod tests {
         let to = |registry, extra: &[(&str, &str)], image: &ImagePlan| destination(&request(registry, extra), image);
         assert_eq!(to(Some("localhost:5000"), &[], &image()).unwrap(), "localhost:5000/ci-m");
         assert_eq!(to(Some("docker.io"), &[("repository:dockerhub", "me/r")], &image()).unwrap(), "me/r:ci-m");
-        let batch = [("registry_image/m", "r/other:1")];
+        let batch = [("registry_image:m", "r/other:1"), ("repository:other", "no")];
         assert_eq!(to(Some("r"), &batch, &image()).unwrap(), "r/other:1");
         let one_of_many = ImagePlan { architecture: Some("gfx90a".into()), ..image() };
         assert_eq!(to(Some("r"), &batch, &one_of_many).unwrap(), "r/ci-m");

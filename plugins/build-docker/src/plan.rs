@@ -15,8 +15,8 @@ use crate::names;
 const DEFAULT_CONTEXT: &str = "docker";
 /// A directory that Dockerfiles may name as the context `tools`.
 const TOOLS: &str = "docker/common";
-/// What the names of a site's secrets contain.
-const SITE_SECRETS: &str = "MAD_SECRETS";
+/// What the names of secrets contain, whoever gives their values.
+const SECRET_NAMES: &str = "MAD_SECRETS";
 
 /// What planning reads. Paths are relative to the tree.
 pub trait Tree {
@@ -36,7 +36,7 @@ pub trait Tree {
 pub enum Source {
     /// From here.
     Text(String),
-    /// From the member of that name of the context's `docker_build_arg`, which is not to be repeated.
+    /// From the member of that name of the context's `docker_build_arg`, which is not to be repeated anywhere.
     Context(String),
     /// The secret of that name.
     Secret(String),
@@ -74,7 +74,7 @@ impl Details {
     /// # Errors
     /// The context is not the one that was planned with.
     pub fn variables(&self, context: &Map<String, Value>) -> Result<Vec<EnvVar>> {
-        let given = arguments(context)?;
+        let given = arguments(context)?.texts;
         self.arguments
             .iter()
             .map(|(name, source)| {
@@ -116,7 +116,7 @@ pub fn plan(request: &BuildRequest, tree: &dyn Tree) -> Result<BuildPlan> {
     let context = context(request)?;
     let given = arguments(&context)?;
     let mut plan = BuildPlan { images: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
-    let fixed = given.iter().any(|(name, _)| name == ARCHITECTURE);
+    let fixed = given.texts.iter().any(|(name, _)| name == ARCHITECTURE);
     if fixed && !request.architectures.is_empty() {
         plan.warnings
             .push(format!("the architectures asked for are ignored: `docker_build_arg` sets `{ARCHITECTURE}`"));
@@ -139,65 +139,74 @@ pub fn plan(request: &BuildRequest, tree: &dyn Tree) -> Result<BuildPlan> {
     Ok(plan)
 }
 
-/// Keys that the headers of the models' Dockerfiles filter on, sorted. What cannot be read names none.
-///
-/// # Errors
-/// A card is no JSON object.
-pub fn context_keys(cards: &[Card], tree: &dyn Tree) -> Result<Vec<String>> {
-    let mut prefixes = BTreeSet::new();
-    for card in cards {
-        let model: Value = serde_json::from_str(&card.model)
-            .map_err(|error| invalid(format!("the card of model `{}` is not JSON: {error}", card.name)))?;
-        prefixes.extend(model.get("dockerfile").and_then(Value::as_str).map(str::to_owned));
-    }
-    let mut keys = BTreeSet::new();
-    for prefix in &prefixes {
-        let (directory, base) = prefix.rsplit_once('/').unwrap_or(("", prefix));
-        let pattern = format!("{base}.*");
-        for file in tree.files(directory)?.into_iter().filter(|file| local::matches(&pattern, file)) {
-            let path = if directory.is_empty() { file } else { format!("{directory}/{file}") };
-            let header = tree.read(&path).map(|text| dockerfile::header(&text)).unwrap_or(Ok(Map::new()));
-            keys.extend(header.unwrap_or_default().keys().cloned());
-        }
-    }
-    Ok(keys.into_iter().collect())
+/// `docker_build_arg`, in order.
+#[derive(Debug, Default)]
+struct Given {
+    texts: Vec<(String, String)>,
+    /// Members that are `{"secret": NAME}`: the name stands where the value would.
+    secrets: Vec<(String, String)>,
 }
 
-/// The secret that a value names instead of being one.
-fn secret_of(value: &Value) -> Option<&str> {
-    let members = value.as_object().filter(|members| members.len() == 1)?;
-    members.get("secret")?.as_str()
-}
-
-/// `docker_build_arg` as texts, in order. Members that name a secret are none.
-fn arguments(context: &Map<String, Value>) -> Result<Vec<(String, String)>> {
+fn arguments(context: &Map<String, Value>) -> Result<Given> {
+    let mut given = Given::default();
     let members = match context.get("docker_build_arg") {
-        None | Some(Value::Null) => return Ok(Vec::new()),
+        None | Some(Value::Null) => return Ok(given),
         Some(Value::Object(members)) => members,
         Some(_) => return Err(invalid("`docker_build_arg` is not an object")),
     };
-    members
-        .iter()
-        .filter(|(_, value)| !value.is_null() && secret_of(value).is_none())
-        .map(|(name, value)| {
-            let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                // Dockerfiles were written for what upstream makes of it.
-                Value::Bool(true) => "True".to_owned(),
-                Value::Bool(false) => "False".to_owned(),
-                _ => return Err(invalid(format!("`docker_build_arg.{name}` is no text, number or truth value"))),
-            };
-            Ok((name.clone(), text))
-        })
-        .collect()
+    for (name, value) in members {
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            // Dockerfiles were written for what upstream makes of it.
+            Value::Bool(true) => "True".to_owned(),
+            Value::Bool(false) => "False".to_owned(),
+            Value::Object(reference) if reference.len() == 1 => {
+                let secret = reference.get("secret").and_then(Value::as_str);
+                let secret = secret.ok_or_else(|| not_scalar(name))?;
+                given.secrets.push((name.clone(), secret.to_owned()));
+                continue;
+            }
+            Value::Object(_) | Value::Array(_) => return Err(not_scalar(name)),
+        };
+        given.texts.push((name.clone(), text));
+    }
+    Ok(given)
+}
+
+fn not_scalar(name: &str) -> Error {
+    invalid(format!("`docker_build_arg.{name}` is no text, number or truth value"))
+}
+
+/// The files `<prefix>.*`, sorted: name and path of each.
+fn dockerfiles(tree: &dyn Tree, prefix: &str) -> Result<Vec<(String, String)>> {
+    let (directory, base) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+    let pattern = format!("{base}.*");
+    let path = |file: &str| if directory.is_empty() { file.to_owned() } else { format!("{directory}/{file}") };
+    let files = tree.files(directory)?.into_iter().filter(|file| local::matches(&pattern, file));
+    Ok(files.map(|file| (file.clone(), path(&file))).collect())
+}
+
+/// The keys that CONTEXT headers of these models' Dockerfiles filter on. What cannot be read has none: planning will tell.
+pub fn context_keys(cards: &[Card], tree: &dyn Tree) -> Vec<String> {
+    let mut keys = BTreeSet::new();
+    for card in cards {
+        let model: Value = serde_json::from_str(&card.model).unwrap_or_default();
+        let prefix = model.get("dockerfile").and_then(Value::as_str).filter(|prefix| !prefix.is_empty());
+        for (_, path) in prefix.and_then(|prefix| dockerfiles(tree, prefix).ok()).unwrap_or_default() {
+            let header = tree.read(&path).ok().and_then(|text| dockerfile::header(&text).ok());
+            keys.extend(header.unwrap_or_default().into_iter().map(|(key, _)| key));
+        }
+    }
+    keys.into_iter().collect()
 }
 
 struct Planner<'a> {
     request: &'a BuildRequest,
     tree: &'a dyn Tree,
     context: &'a Map<String, Value>,
-    given: &'a [(String, String)],
+    given: &'a Given,
 }
 
 /// A Dockerfile that fits.
@@ -243,19 +252,15 @@ impl Planner<'_> {
     /// The Dockerfiles of a model that fit the context.
     fn candidates(&self, card: &Card, prefix: &str, warnings: &mut Vec<String>) -> Result<Vec<Candidate>> {
         let none = |why: &str, hint: &str| Err(not_found(format!("model `{}` {why}", card.name)).hint(hint));
-        let (directory, base) = prefix.rsplit_once('/').unwrap_or(("", prefix));
-        if base.is_empty() {
+        if prefix.is_empty() || prefix.ends_with('/') {
             return none("names no Dockerfile", "give its card a `dockerfile`, such as `docker/name`");
         }
-        let pattern = format!("{base}.*");
-        let files: Vec<String> =
-            self.tree.files(directory)?.into_iter().filter(|file| local::matches(&pattern, file)).collect();
+        let files = dockerfiles(self.tree, prefix)?;
         if files.is_empty() {
             return none(&format!("has no Dockerfile: nothing matches `{prefix}.*`"), "check `dockerfile` of its card");
         }
         let (mut fitting, mut malformed) = (Vec::new(), 0);
-        for file in files {
-            let path = if directory.is_empty() { file.clone() } else { format!("{directory}/{file}") };
+        for (file, path) in files {
             let text = self.tree.read(&path)?;
             match dockerfile::header(&text) {
                 Ok(header) if dockerfile::matches(&header, self.context) => {
@@ -314,8 +319,7 @@ impl Planner<'_> {
                 offered.push((name, format!("credential/{credential}/{member}")));
             }
         }
-        let site = self.tree.secret_members("env").into_iter().filter(|name| name.contains(SITE_SECRETS));
-        offered.extend(site.map(|name| (name.clone(), format!("env/{name}"))));
+        offered.extend(self.given.secrets.iter().cloned());
         let mut secrets = Secrets::default();
         for (name, secret) in offered {
             if dockerfile::has_secret(&candidate.text, &name) {
@@ -363,10 +367,10 @@ impl Planner<'_> {
             plan.warnings.push(format!("image `{key}` is asked for more than once and built once"));
             return Ok(None);
         }
-        let secret_given = |name: &str| name.contains(SITE_SECRETS);
         let mut arguments: Vec<(String, Source)> = Vec::new();
-        for (name, text) in self.given {
-            let source = if secret_given(name) { Source::Context(name.clone()) } else { Source::Text(text.clone()) };
+        for (name, text) in &self.given.texts {
+            let secret = name.contains(SECRET_NAMES);
+            let source = if secret { Source::Context(name.clone()) } else { Source::Text(text.clone()) };
             arguments.push((name.clone(), source));
         }
         arguments.retain(|(name, _)| !secrets.arguments.iter().any(|(other, _)| other == name));
@@ -379,7 +383,7 @@ impl Planner<'_> {
                 return Err(invalid(format!("`{name}` cannot be the name of a build argument")));
             }
         }
-        let value = |name: &str| self.given.iter().find(|(known, _)| known == name).map(|(_, text)| text.clone());
+        let value = |name: &str| self.given.texts.iter().find(|(known, _)| known == name).map(|(_, text)| text.clone());
         let said = dockerfile::architecture(&candidate.text);
         let known = architecture.map(str::to_owned).or_else(|| value(ARCHITECTURE));
         if said == Architecture::Asked && known.is_none() {

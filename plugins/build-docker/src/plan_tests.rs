@@ -192,11 +192,9 @@ const SECRET: (&str, &str) =
 
 fn secretive(model: Value) -> BuildPlan {
     let mut context = amd();
-    context["docker_build_arg"] = json!({"MAD_SECRETS_OTHER": "hunter2"});
-    let tree = Memory::with(&[SECRET])
-        .secret("credential", &["KEY"])
-        .secret("credential/KEY", &["username", "token"])
-        .secret("env", &["MAD_SECRETS_HF"]);
+    context["docker_build_arg"] =
+        json!({"MAD_SECRETS_OTHER": "hunter2", "MAD_SECRETS_HF": {"secret": "env/MAD_SECRETS_HF"}});
+    let tree = Memory::with(&[SECRET]).secret("credential", &["KEY"]).secret("credential/KEY", &["username", "token"]);
     plan(&request(context, vec![card("m", model)]), &tree).unwrap()
 }
 
@@ -266,4 +264,17 @@ fn a_name_that_no_engine_takes_is_a_problem() {
     let cards = vec![card("m +", json!({"dockerfile": "docker/dummy"}))];
     let plan = plan(&request(amd(), cards), &Memory::with(&[AMD])).unwrap();
     assert_eq!((plan.images.len(), plan.problems.len()), (0, 1));
+}
+
+#[test]
+fn the_keys_of_headers_are_known_and_those_of_other_models_are_not() {
+    let files = [
+        ("docker/dummy.a", "# CONTEXT {'gpu_vendor': 'AMD', 'flavour': 'x'}\n"),
+        ("docker/dummy.b", "# CONTEXT {'gpu_vendor': 'NVIDIA'}\n# CONTEXT {'tier': 1}\n"),
+        ("docker/dummy.c", "# CONTEXT {'broken'\n"),
+        ("docker/other.a", "# CONTEXT {'secret_sauce': 1}\n"),
+    ];
+    let mut cards = dummy();
+    cards.push(card("m", json!({"dockerfile": ""})));
+    assert_eq!(context_keys(&cards, &Memory::with(&files)), ["flavour", "gpu_vendor", "tier"]);
 }

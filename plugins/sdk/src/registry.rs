@@ -9,7 +9,7 @@ pub fn registry_of(reference: &str) -> &str {
     }
 }
 
-/// The key of a registry's credentials: the registry as it is written, and `dockerhub` for Docker Hub.
+/// The name of a registry's credentials: the registry as it is written, and `dockerhub` for Docker Hub.
 #[must_use]
 pub fn key_of(registry: &str) -> &str {
     if is_docker_hub(registry) { "dockerhub" } else { registry }

@@ -290,10 +290,6 @@ impl Guest for Plugin {
         let labels = [Entry { name: "maddock.job".to_owned(), value: handle.job.clone() }];
         let mut first_error = None;
         for container in docker::find_containers(&labels)? {
-            // Kept for a person, who ends it; one that has ended is of no use to anybody.
-            if handle.keep_alive && watch::phase(&container) != Phase::Ended {
-                continue;
-            }
             if let Err(error) = docker::remove_container(&container.id) {
                 first_error = first_error.or(Some(error));
             }

@@ -199,17 +199,15 @@ fn mounts_of_the_user_are_container_to_host() {
 }
 
 #[test]
-fn variables_of_the_user_beat_those_of_launcher_and_accelerators() {
+fn variables_of_the_launcher_beat_the_jobs_and_those_the_accelerators() {
     let mut job = job();
     job.accelerators = Some(amd());
     let entry = |name: &str, value: &str| Entry { name: name.into(), value: value.into() };
-    let env = vec![entry("MAD_RUNTIME_NGPUS", "launcher"), entry("RUNNER", "launcher")];
+    let env = vec![entry("RUNNER", "launcher")];
     job.topology.roles = vec![NodeRole { node: 0, name: "worker".into(), env, command: None }];
-    job.env.push(EnvVar { name: "RUNNER".into(), value: EnvValue::Text("user".into()) });
-    let env = spec(&job).env;
-    let value = |name: &str| env.iter().find(|variable| variable.name == name).map(|variable| variable.value.clone());
-    assert_eq!(value("RUNNER"), Some(EnvValue::Text("user".into())));
-    assert_eq!(value("MAD_RUNTIME_NGPUS"), Some(EnvValue::Text("launcher".into())));
+    let text = |name: &str, value: &str| EnvVar { name: name.into(), value: EnvValue::Text(value.into()) };
+    job.env = vec![text("RUNNER", "job"), text("MAD_RUNTIME_NGPUS", "8")];
+    assert_eq!(spec(&job).env, [text("MAD_RUNTIME_NGPUS", "8"), text("RUNNER", "launcher")]);
 }
 
 #[test]
