@@ -127,10 +127,10 @@ fn an_imported_function_with_another_signature_is_refused() {
 
 #[test]
 fn the_name_of_an_import_cannot_drive_a_terminal() {
-    let text = "(component (import \"url=<https://x/\u{1b}[2J\u{202e}>\" (instance)))";
-    let Ok(component) = wat::parse_str(text) else { return };
+    let text = "(component (import \"url=<https://x/\\1b[2J\\c2\\9b\\e2\\80\\ae>\" (instance)))";
+    let component = wat::parse_str(text).unwrap();
     let said = Place::new().refusal(&with_manifest(component, &manifest("paints", "launcher")));
-    assert!(said.starts_with("plugin `"), "{said}");
+    assert!(said.starts_with("plugin `paints`: it imports `url=<https://x/\u{fffd}[2J\u{fffd}\u{fffd}>`"), "{said}");
 }
 
 #[test]
