@@ -38,6 +38,8 @@ pub fn error_with_hint(kind: types::ErrorKind, message: impl Into<String>, hint:
 
 /// Removes what belongs to a run and is left over when it ends, found by its owner label. Answers what could not be
 /// removed, a sentence each. Programs need no sweeping: their supervisors end them with the run.
-pub async fn sweep(context: &crate::plugin::RunContext) -> Vec<String> {
-    docker::sweep(context).await
+///
+/// What belongs to the jobs to `keep` stays.
+pub async fn sweep(context: &crate::plugin::RunContext, keep: &[String]) -> Vec<String> {
+    docker::sweep(context, keep).await
 }

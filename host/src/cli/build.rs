@@ -1,6 +1,5 @@
 //! `maddock build`, and the build phase of `maddock run`.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use maddock_bindings::api::types::WorkPlan;
@@ -19,7 +18,7 @@ use crate::pipeline::build::{self, BuildOptions, BuildReport};
 use crate::pipeline::card::Card;
 use crate::pipeline::event::Gravity;
 use crate::pipeline::image::Image;
-use crate::pipeline::manifest::ManifestBuilder;
+use crate::pipeline::manifest::{self, ManifestBuilder};
 use crate::pipeline::run::Work;
 
 /// What came of a build phase.
@@ -78,13 +77,8 @@ pub async fn run(arguments: Build) -> Outcome {
 
 async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], stop: &CancellationToken) -> Outcome {
     let mut effective = invocation.configuration(&arguments.context, true)?;
-    effective
-        .check_keys(&header_keys(&invocation.setup.tree), arguments.context.strict)
-        .map_err(|error| invocation::of_configuration(&error))?;
-    for warning in effective.warnings() {
-        invocation.events.say(Gravity::Warning, "", warning);
-    }
     let cards = invocation.select(tags, Exit::Build).await?;
+    invocation.check_keys(&mut effective, &cards, arguments.context.strict).await?;
     let options = BuildOptions {
         architectures: args::pieces(&arguments.target_archs),
         registry: arguments.registry.clone(),
@@ -159,7 +153,9 @@ pub async fn phase(
         report = build.run(plan) => report,
         () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted while building")),
     };
-    let builder = assemble(cards, &report, request.options.registry.as_deref());
+    let mut builder = assemble(cards, &report, request.options.registry.as_deref());
+    // Upstream copies the tree into the working directory; here a later run must know where it is.
+    builder.extra(manifest::TREE, json!(invocation.setup.tree));
     builder.write(request.manifest, effective).map_err(|error| Failure::new(Exit::Failure, &error))?;
     if request.format == Format::Text {
         print_report(&report, !request.options.architectures.is_empty());
@@ -291,26 +287,4 @@ pub(super) fn print_plan(plan: &WorkPlan) {
     for warning in &plan.warnings {
         println!("  warning: {}", printable(warning));
     }
-}
-
-/// Keys that the headers of the tree's build files give a meaning: they select among them.
-#[must_use]
-pub fn header_keys(tree: &Path) -> BTreeSet<String> {
-    let mut keys = BTreeSet::new();
-    let directories = [tree.join("docker"), tree.to_owned()];
-    for entry in
-        directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().filter_map(Result::ok)
-    {
-        if !entry.file_name().to_string_lossy().contains(".Dockerfile") {
-            continue;
-        }
-        let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
-        for line in text.lines().take(5) {
-            let Some((_, header)) = line.split_once("# CONTEXT ") else { continue };
-            if let Ok(Value::Object(header)) = crate::config::literal::parse(header.trim()) {
-                keys.extend(header.into_iter().map(|(key, _)| key));
-            }
-        }
-    }
-    keys
 }

@@ -1,5 +1,6 @@
 //! What `build` and `run` share: the run's directory, the effective configuration, and the selected models.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -131,6 +132,28 @@ impl Invocation {
         discover::finalise(plugins, &session, tree, selected)
             .await
             .map_err(|error| wrapped(super::discover::failure(&error)))
+    }
+
+    /// Looks for keys that mean nothing, now that the models are known: the definitions of their images may filter on some.
+    /// Tells every warning that the configuration has gathered.
+    ///
+    /// # Errors
+    /// There is an unknown key, and `strict` is set: exit 4.
+    pub async fn check_keys(&self, effective: &mut Effective, cards: &[Card], strict: bool) -> Result<(), Failure> {
+        let mut known = BTreeSet::new();
+        let tree = self.setup.tree.display().to_string();
+        let described: Vec<_> = cards.iter().map(discover::write_card).collect();
+        let builders =
+            self.setup.plugins.all(Kind::Builder).map_err(|error| Failure::of_plugin(Exit::Build, &error))?;
+        for builder in builders {
+            // A tree whose definitions cannot be read has no keys; building will say what is wrong with it.
+            known.extend(builder.context_keys(&self.session(), &tree, &described).await.unwrap_or_default());
+        }
+        effective.check_keys(&known, strict).map_err(|error| of_configuration(&error))?;
+        for warning in effective.warnings() {
+            self.events.say(Gravity::Warning, "", warning);
+        }
+        Ok(())
     }
 
     /// Writes `run.json`: what was asked for, and what came of it so far.

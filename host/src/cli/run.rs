@@ -36,6 +36,10 @@ pub async fn run(arguments: Run) -> Outcome {
     let mut setup = Setup::new(&arguments.common)?;
     let tags = args::pieces(&arguments.tags);
     let manifest = given_manifest(&arguments, &setup, &tags)?;
+    if let (None, Some(tree)) = (&arguments.common.model_dir, manifest.as_ref().and_then(Manifest::tree)) {
+        // A tree that is not here any more leaves the working directory, as upstream has it.
+        setup.tree = tree.canonicalize().unwrap_or(setup.tree);
+    }
     if !arguments.dry_run {
         setup.results = results_directory(&setup, &arguments)?;
         // Results that cannot be written are better known before hours of work.
@@ -151,12 +155,8 @@ async fn phases(
             (target, works)
         }
     };
-    effective
-        .check_keys(&build::header_keys(&invocation.setup.tree), arguments.context.strict)
-        .map_err(|error| invocation::of_configuration(&error))?;
-    for warning in effective.warnings() {
-        events.say(Gravity::Warning, "", warning);
-    }
+    let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
+    invocation.check_keys(&mut effective, &cards, arguments.context.strict).await?;
 
     let options = options(invocation, arguments, time_limit)?;
     let place = Place {
@@ -167,6 +167,9 @@ async fn phases(
         events: events.clone(),
         stop,
     };
+    if works.is_empty() {
+        events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
+    }
     invocation.record("run", "running", description(&effective, &target, &works));
     let first_row = performance::row_count(&options.output);
     let report = run::run(&place, &target, works.clone(), &options).await.map_err(|error| match &error {

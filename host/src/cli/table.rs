@@ -4,11 +4,15 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use super::style;
 
-/// Prints a table on stdout. Where stdout is no terminal each row is one line of tab-separated cells, header first.
+/// Prints a table on stdout. Where stdout is no terminal each row is one line of tab-separated
+/// cells, after the title and the header.
 pub fn print(title: &str, header: &[&str], rows: &[Vec<String>]) {
     if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
         println!("{}", render(title, header, rows, style::width()));
     } else {
+        if !title.is_empty() {
+            println!("{title}");
+        }
         println!("{}", plain(header, rows));
     }
 }

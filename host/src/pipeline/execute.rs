@@ -63,7 +63,10 @@ pub struct Order<'a> {
 /// Its log cannot be written: a job without a log is not started.
 pub async fn execute(session: &Session, order: Order<'_>) -> std::io::Result<Executed> {
     let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
-    let log = tokio::fs::File::options().create(true).append(true).open(order.log).await?;
+    let mut log = tokio::fs::File::options().create(true).append(true).open(order.log).await?;
+    // By contract: tools that read these logs look for this line.
+    let limit = order.job.time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
+    log.write_all(format!("⏰ Setting timeout to {limit} seconds.\n").as_bytes()).await?;
     let redactor = Redactor::new(order.secrets.iter().map(String::as_str)).stream();
     let pump = pump(receiver, log, redactor, order.job.id.clone(), order.events.clone());
     let session = session.clone().telling(sender).for_job(&order.job.id);

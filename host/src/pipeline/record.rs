@@ -362,6 +362,32 @@ pub fn list(value: &Value) -> Vec<String> {
     }
 }
 
+/// Ends a run log with what was found out, in the lines that tools look for.
+///
+/// # Errors
+/// The log cannot be written.
+pub fn close_log(log: &Path, model: &str, judged: &Judged) -> io::Result<()> {
+    let mut lines = String::new();
+    if let Some(seconds) = judged.duration {
+        lines.push_str(&format!("test_duration: {seconds:.2}s\n"));
+    }
+    if let Some(performance) = &judged.performance {
+        lines.push_str(&format!("{model} performance is {performance}\n"));
+    }
+    if let Some(reason) = &judged.reason {
+        lines.push_str(&format!("{model} {}: {reason}\n", judged.verdict.status()));
+    }
+    let mut file = File::options().read(true).append(true).open(log)?;
+    let mut last = [b'\n'];
+    let size = file.metadata()?.len();
+    if size > 0 {
+        use std::os::unix::fs::FileExt;
+        file.read_exact_at(&mut last, size - 1)?;
+    }
+    let start = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{start}{lines}").as_bytes())
+}
+
 /// Writes build log, a heading and run log into one file, replaced as a whole.
 ///
 /// # Errors

@@ -262,13 +262,13 @@ pub async fn run(
     while let Some(done) = running.join_next().await {
         keep(done, &mut reports, &mut plans, &place.events);
     }
-    sweep(place).await;
 
     let report = RunReport {
         jobs: reports.into_values().collect(),
         interrupted: place.stop.is_cancelled(),
         plans: plans.into_values().collect(),
     };
+    sweep(place, options, &report).await;
     let failed = report.jobs.iter().filter(|job| matches!(job.judged.verdict, Verdict::Failure(_))).count();
     place.events.emit(&Event::RunEnded {
         run: place.directory.id().as_str().to_owned(),
@@ -301,9 +301,13 @@ fn keep(
     }
 }
 
-/// Removes what is left over: what a launch that was cut off has made is found by its owner.
-async fn sweep(place: &Place) {
-    for problem in crate::capability::sweep(&place.context).await {
+/// Removes what is left over: what a launch that was cut off has made is found by its owner. Jobs that came to their end
+/// are kept where the user asked for it.
+async fn sweep(place: &Place, options: &RunOptions, report: &RunReport) {
+    let ended =
+        |job: &&JobReport| options.keep_alive && !report.interrupted && !matches!(job.judged.execution, Value::Null);
+    let keep: Vec<String> = report.jobs.iter().filter(ended).map(|job| job.id.clone()).collect();
+    for problem in crate::capability::sweep(&place.context, &keep).await {
         place.events.say(Gravity::Error, "", problem);
     }
 }
@@ -711,6 +715,9 @@ impl Shared {
                 .is_some_and(|value| value.eq_ignore_ascii_case("false")),
         };
         let judged = record::judge(evidence, &executed).await;
+        if let Err(error) = record::close_log(&log, &work.card.name, &judged) {
+            place.events.say(Gravity::Warning, id, format!("cannot end its log: {error}"));
+        }
         if !self.options.keep_work && !self.options.keep_alive {
             let workspace = job::workspace(&directory);
             let _ = tokio::fs::remove_dir_all(&workspace).await;
@@ -774,7 +781,9 @@ impl Shared {
         let log = directory.join("run.log");
         let output = &place.context.roots.output;
         if log.is_file() {
-            let image = work.image.as_ref().map_or("", |image| image.reference());
+            // Where there is no image, the target's name stands for it.
+            let provided = self.target.plugin.loaded().manifest.provides.first().map_or("run", String::as_str);
+            let image = work.image.as_ref().map_or(provided, Image::reference);
             let name = crate::results::run_directory::run_log_name(&work.card.name, image);
             if let Err(error) = crate::results::run_directory::publish(&log, output, &name) {
                 place.events.say(Gravity::Warning, id, format!("cannot write `{name}`: {error}"));

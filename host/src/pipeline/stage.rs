@@ -122,7 +122,7 @@ pub fn workspace(
     }
     let own = tree.join("scripts/common");
     if own.is_dir() {
-        copy_tree(&own, &common, 0)?;
+        copy_tree(&own, &common)?;
     }
     if let Ok(entries) = fs::read_dir(tree.join("scripts")) {
         for entry in
@@ -143,7 +143,7 @@ pub fn workspace(
         destination.parent().map_or(Ok(()), make)?;
         fs::copy(&source, &destination).map_err(at(&source))?;
     }
-    copy_tree(&script.directory, &workspace.join(work_directory), 0)
+    copy_tree(&script.directory, &workspace.join(work_directory))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> StageError {
@@ -155,29 +155,31 @@ fn make(directory: &Path) -> Result<(), StageError> {
     fs::create_dir_all(directory).map_err(at(directory))
 }
 
-/// How deep a tree may be: a link that leads back into itself ends here.
-const DEEPEST: u32 = 64;
-
 /// Copies a directory's content, links followed, as `cp -LR source/. destination/` does. Dangling links, sockets and
-/// devices are left out.
-fn copy_tree(source: &Path, destination: &Path, depth: u32) -> Result<(), StageError> {
-    if depth > DEEPEST {
-        return Err(StageError::Io {
-            path: source.to_owned(),
-            source: io::Error::other("directories are nested too deeply; a link may lead back into its own tree"),
-        });
+/// devices are left out; a link that leads back to a directory around it is an error.
+fn copy_tree(source: &Path, destination: &Path) -> Result<(), StageError> {
+    copy_below(source, destination, &mut Vec::new())
+}
+
+fn copy_below(source: &Path, destination: &Path, around: &mut Vec<PathBuf>) -> Result<(), StageError> {
+    let real = source.canonicalize().map_err(at(source))?;
+    if around.contains(&real) {
+        let loops = io::Error::other(format!("it is a link back to `{}`, which it lies in", real.display()));
+        return Err(StageError::Io { path: source.to_owned(), source: loops });
     }
+    around.push(real);
     make(destination)?;
     for entry in fs::read_dir(source).map_err(at(source))? {
         let entry = entry.map_err(at(source))?;
         let (from, to) = (entry.path(), destination.join(entry.file_name()));
         let Ok(meta) = fs::metadata(&from) else { continue };
         if meta.is_dir() {
-            copy_tree(&from, &to, depth + 1)?;
+            copy_below(&from, &to, around)?;
         } else if meta.is_file() {
             fs::copy(&from, &to).map_err(at(&from))?;
         }
     }
+    around.pop();
     Ok(())
 }
 

@@ -203,6 +203,8 @@ calls!(discovery::DiscoveryPluginPre<State>, maddock_plugin_discovery {
 });
 
 calls!(builder::BuilderPluginPre<State>, maddock_plugin_builder {
+    /// Keys of the configuration that image definitions give a meaning.
+    fn context_keys = call_context_keys(tree: &str, cards: &[types::Card]) -> Vec<String>;
     /// Which images will be made and how.
     fn plan_images = call_plan_images(request: &build::BuildRequest) -> build::BuildPlan;
     /// Makes one.

@@ -72,6 +72,7 @@ impl Engine {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         api::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::events::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        api::docker::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::facts::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::files::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::process::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;

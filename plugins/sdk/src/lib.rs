@@ -11,8 +11,12 @@
 //! ```
 #![allow(missing_docs, reason = "generated bindings; the WIT files carry the documentation")]
 
+pub mod entry;
 mod errors;
+pub mod job_result;
+pub mod local;
 pub mod quote;
+pub mod registry;
 
 pub use errors::{Result, failed, invalid, not_found, of, unsupported};
 pub use serde_json;

@@ -21,6 +21,9 @@ use crate::capability::{ApiError, error};
 /// More than any tree of scripts has; links that multiply each other reach it soon.
 const MOST_ENTRIES: usize = 1_000_000;
 
+/// Links make a tree as deep as it has directories, and the walk goes down by calling itself.
+const DEEPEST: usize = 128;
+
 /// Tells the thread that copies when nobody waits for it any more.
 #[derive(Debug, Default)]
 pub(crate) struct StopOnDrop {
@@ -108,6 +111,9 @@ impl Walk<'_> {
     }
 
     fn visit_directory(&mut self, from: &Path, to: &Path, meta: &fs::Metadata) -> Result<(), ApiError> {
+        if self.inside.len() >= DEEPEST {
+            return Err(error(ErrorKind::Failed, format!("`{}` lies more than {DEEPEST} levels deep", from.display())));
+        }
         let identity = (meta.dev(), meta.ino());
         if !self.inside.insert(identity) {
             return Err(error(

@@ -481,7 +481,8 @@ async fn a_process_that_merely_has_the_number_is_neither_followed_nor_stopped() 
     let place = Run::new();
     let mut state = place.state();
     let handle = launch(&mut state, &place, script("echo ready; until test -e go; do sleep 0.01; done")).await.unwrap();
-    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    // It ends with this test, however the test ends.
+    let mut stranger = std::process::Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let started: u64 = {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", stranger.id())).unwrap();
         stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap()

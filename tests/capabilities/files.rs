@@ -193,17 +193,17 @@ fn tree(place: &Place) -> PathBuf {
 async fn a_copy_dereferences_links_and_keeps_permissions() {
     let place = Place::new();
     let source = tree(&place);
-    fs::create_dir(place.run.join("shared")).unwrap();
-    fs::write(place.run.join("shared/lib"), "lib").unwrap();
-    symlink("../shared", source.join("shared")).unwrap();
+    fs::create_dir(place.run.join("outer")).unwrap();
+    fs::write(place.run.join("outer/lib"), "lib").unwrap();
+    symlink("../outer", source.join("outer")).unwrap();
     symlink("run.sh", source.join("alias.sh")).unwrap();
     symlink("nowhere", source.join("dangling")).unwrap();
     let mut state = place.state();
     let copy = place.run.join("new/copy");
     state.copy(text(&source), text(&copy)).await.unwrap().unwrap();
-    assert_eq!(names(&copy), ["alias.sh", "run.sh", "shared", "sub"]);
-    assert!(!copy.join("shared").is_symlink() && !copy.join("alias.sh").is_symlink());
-    assert_eq!(fs::read(copy.join("shared/lib")).unwrap(), b"lib");
+    assert_eq!(names(&copy), ["alias.sh", "outer", "run.sh", "sub"]);
+    assert!(!copy.join("outer").is_symlink() && !copy.join("alias.sh").is_symlink());
+    assert_eq!(fs::read(copy.join("outer/lib")).unwrap(), b"lib");
     assert_eq!(fs::read(copy.join("sub/data")).unwrap(), vec![7; 300_000]);
     assert!(copy.join("sub/empty").is_dir());
     assert_eq!((mode(copy.join("run.sh")), mode(copy.join("alias.sh")), mode(copy.join("sub"))), (0o750, 0o750, 0o555));
@@ -271,6 +271,17 @@ async fn loops_of_links_and_copies_into_themselves_end_with_an_error() {
     ));
     assert!(matches!(kind(state.copy(place.at("none"), place.at("copy")).await.unwrap()), ErrorKind::NotFound));
     assert!(!place.run.join("copy").exists());
+}
+
+#[tokio::test]
+async fn a_chain_of_links_is_followed_only_so_deep() {
+    let place = Place::new();
+    for level in 0..2000 {
+        fs::create_dir(place.run.join(level.to_string())).unwrap();
+        symlink(format!("../{}", level + 1), place.run.join(format!("{level}/next"))).unwrap();
+    }
+    let error = place.state().copy(place.at("0"), place.at("copy")).await.unwrap().unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Failed) && error.message.contains("levels deep"), "{error:?}");
 }
 
 fn again(file: &Resource<LockedFile>) -> Resource<LockedFile> {

@@ -1,0 +1,54 @@
+//! What the kernel itself asks of the engine: whether it answers, and to remove what a run has left over. It asks at the
+//! gate like everybody else, as the plugin `kernel` of the shipped rules.
+
+use std::sync::Arc;
+
+use super::Docker;
+use super::containers;
+use super::spec;
+use crate::capability::ApiError;
+use crate::capability::gate::{Call, Gate, Identity};
+use crate::plugin::RunContext;
+
+fn gate(context: &RunContext) -> Gate {
+    let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true };
+    Gate::new(context.policy.clone(), context.trace.clone(), Arc::new(identity))
+}
+
+/// The engine's version and where it listens.
+pub(in crate::capability) async fn version(context: &RunContext) -> Result<String, ApiError> {
+    let permit = gate(context).permit(Call::<Docker>::new("describe-engine"))?;
+    let opened = context.docker.open(&permit, &context.environment).await;
+    permit.finish(opened).map(|engine| format!("{} (API {}) at {}", engine.version, engine.api_version, engine.address))
+}
+
+/// Removes the containers that bear this run's label, but for those of the jobs to keep. An engine that was never spoken
+/// to has none.
+pub(in crate::capability) async fn sweep(context: &RunContext, keep: &[String]) -> Vec<String> {
+    if !context.docker.is_open() || context.run_id.is_empty() {
+        return Vec::new();
+    }
+    match swept(context, keep).await {
+        Ok(problems) => problems,
+        Err(error) => vec![format!("cannot look for containers that are left over: {}", error.message)],
+    }
+}
+
+async fn swept(context: &RunContext, keep: &[String]) -> Result<Vec<String>, ApiError> {
+    let gate = gate(context);
+    let permit = gate.permit(Call::<Docker>::new("find-containers"))?;
+    let engine = context.docker.open(&permit, &context.environment).await?;
+    let found = permit.finish(containers::find(&engine, &context.run_id, &[]).await)?;
+    let mut problems = Vec::new();
+    for container in found {
+        let job = container.labels.iter().find(|label| label.name == spec::JOB).map(|label| &label.value);
+        if job.is_some_and(|job| keep.contains(job)) {
+            continue;
+        }
+        let permit = gate.permit(Call::<Docker>::new("remove-container").on("container", &container.id))?;
+        if let Err(error) = permit.finish(containers::remove(&engine, &context.run_id, &container.id).await) {
+            problems.push(format!("container `{}` is left over: {}", container.name, error.message));
+        }
+    }
+    Ok(problems)
+}
