@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The whole command line.
@@ -68,7 +69,15 @@ pub enum Format {
 #[derive(Debug, Args)]
 pub struct Common {
     /// Read the model tree from here, in place (default: the working directory)
-    #[arg(long, value_name = "DIR", env = "MODEL_DIR", help_heading = "Common")]
+    // An empty variable is as good as none.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MODEL_DIR",
+        hide_env_values = true,
+        help_heading = "Common",
+        value_parser = perhaps_empty()
+    )]
     pub model_dir: Option<PathBuf>,
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
@@ -148,7 +157,7 @@ pub struct Run {
     #[arg(long, short, value_name = "TAG", num_args = 1..)]
     pub tags: Vec<String>,
     /// Run the images of this manifest; build first where it does not exist
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = perhaps_empty())]
     pub manifest_file: Option<PathBuf>,
     /// Push the images to this registry after building
     #[arg(long, short, value_name = "REGISTRY")]
@@ -263,6 +272,11 @@ pub struct Doctor {
     /// The rest.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// A path where the empty one stands for none: `MODEL_DIR=` is not an error.
+fn perhaps_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Pieces of list options: split at commas, trimmed, empty ones dropped, in order.
