@@ -5,7 +5,7 @@
 
 mod discover;
 //mod ending;
-//mod exit_codes;
+mod exit_codes;
 //mod help;
 mod playground;
 //mod reports;
