@@ -6,10 +6,10 @@
 mod discover;
 //mod ending;
 mod exit_codes;
-//mod help;
+mod help;
 mod playground;
 //mod reports;
-//mod results;
+mod results;
 //mod secrets;
 //mod surfaces;
 //mod words;
