@@ -100,18 +100,28 @@ fn waiting(command: Command) -> Outcome {
         .build()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
-        match command {
-            Command::Discover(arguments) => discover::run(&arguments).await,
-            Command::Build(arguments) => build::run(*arguments).await,
-            Command::Run(arguments) => run::run(*arguments).await,
-            Command::Report { report } => report::run(&report).await,
-            Command::Doctor(arguments) => doctor::run(&arguments).await,
-            Command::Completions { .. } | Command::Plugin { .. } => Ok(Exit::Success),
-        }
+        let stop = match &command {
+            // These have to clean up, and see to it themselves.
+            Command::Build(_) | Command::Run(_) => tokio_util::sync::CancellationToken::new(),
+            _ => signals::stop_token()
+                .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?,
+        };
+        signals::unless_stopped(&stop, called(command)).await
     });
     // What is still going on in the background is nobody's any more.
     runtime.shutdown_background();
     outcome
+}
+
+async fn called(command: Command) -> Outcome {
+    match command {
+        Command::Discover(arguments) => discover::run(&arguments).await,
+        Command::Build(arguments) => build::run(*arguments).await,
+        Command::Run(arguments) => run::run(*arguments).await,
+        Command::Report { report } => report::run(&report).await,
+        Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Completions { .. } | Command::Plugin { .. } => Ok(Exit::Success),
+    }
 }
 
 #[cfg(test)]
