@@ -4,12 +4,12 @@
 //! They must never look at what is inside the program, nor use anything of this machine's user but the tools on `PATH`.
 
 mod discover;
-//mod ending;
+mod ending;
 mod exit_codes;
 mod help;
 mod playground;
 //mod reports;
 mod results;
-//mod secrets;
+mod secrets;
 //mod surfaces;
 //mod words;
