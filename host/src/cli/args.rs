@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The whole command line.
@@ -13,7 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     about = "Runs AI models anywhere: discover, build, run, report",
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    max_term_width = 100
+    max_term_width = 100,
+    after_help = "Exit codes: 0 success, 1 failure, 2 build failed or usage, 3 a model failed, 4 arguments or context,\n\
+                  5 refused by policy, 6 regression, 130 interrupted"
 )]
 pub struct Cli {
     /// What to do.
@@ -44,7 +47,7 @@ pub enum Command {
         #[command(subcommand)]
         action: PluginAction,
     },
-    /// Check this machine: engines, accelerators, plugins, cache
+    /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
     /// Print the completion script of a shell
     Completions {
@@ -68,13 +71,22 @@ pub enum Format {
 #[derive(Debug, Args)]
 pub struct Common {
     /// Read the model tree from here, in place (default: the working directory)
-    #[arg(long, value_name = "DIR", env = "MODEL_DIR", help_heading = "Common")]
+    // An empty variable is as good as none.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "MODEL_DIR",
+        hide_env_values = true,
+        help_heading = "Common",
+        value_parser = perhaps_empty()
+    )]
     pub model_dir: Option<PathBuf>,
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
     pub plugins: Vec<PathBuf>,
-    /// How to print
-    #[arg(long, value_enum, default_value_t, help_heading = "Common")]
+    /// Print `text` for people or `json` for programs
+    // Their help would make every page of help twice as long.
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, help_heading = "Common")]
     pub format: Format,
     /// Say more about what is going on
     #[arg(long, short, help_heading = "Common")]
@@ -84,13 +96,13 @@ pub struct Common {
 /// Additional context, by file or text.
 #[derive(Debug, Args)]
 pub struct Context {
-    /// Additional context as JSON or a Python literal
+    /// Additional context: a JSON object or a Python dict
     #[arg(long, short = 'c', value_name = "TEXT", default_value = "{}")]
     pub additional_context: String,
-    /// Additional context as a JSON file
+    /// Additional context: a file with a JSON object; `-c` is laid over it
     #[arg(long, short = 'f', value_name = "FILE")]
     pub additional_context_file: Option<PathBuf>,
-    /// Make warnings about unknown context keys errors
+    /// Make unknown keys of the context an error
     #[arg(long)]
     pub strict: bool,
 }
@@ -148,7 +160,7 @@ pub struct Run {
     #[arg(long, short, value_name = "TAG", num_args = 1..)]
     pub tags: Vec<String>,
     /// Run the images of this manifest; build first where it does not exist
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", value_parser = perhaps_empty())]
     pub manifest_file: Option<PathBuf>,
     /// Push the images to this registry after building
     #[arg(long, short, value_name = "REGISTRY")]
@@ -168,10 +180,10 @@ pub struct Run {
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Which privileges containers get: `compatible` or `restricted`
+    /// Which privileges containers get
     #[arg(long, value_name = "PROFILE", value_parser = ["compatible", "restricted"])]
     pub container_profile: Option<String>,
-    /// Leave the surroundings of each job up afterwards
+    /// Leave each job's container up afterwards
     #[arg(long)]
     pub keep_alive: bool,
     /// Keep each job's work directory
@@ -180,7 +192,7 @@ pub struct Run {
     /// Build without the engine's cache
     #[arg(long)]
     pub clean_docker_cache: bool,
-    /// Prepare everything and do not run the models
+    /// Prepare everything, and do not run the models
     #[arg(long)]
     pub skip_model_run: bool,
     /// Where to write the manifest
@@ -198,13 +210,13 @@ pub struct Run {
     /// Run models that are marked as deprecated too
     #[arg(long)]
     pub ignore_deprecated: bool,
-    /// The tools that context may name
+    /// The table of tools that the context may name
     #[arg(long, value_name = "FILE", default_value = "./scripts/common/tools.json")]
     pub tools_config: PathBuf,
     /// Run models also where they say that they do not support the architecture
     #[arg(long)]
     pub disable_skip_gpu_arch: bool,
-    /// Delete the intermediate result files afterwards
+    /// Delete `perf_entry*` afterwards; `perf.csv` and `perf_super.*` stay
     #[arg(long)]
     pub cleanup_perf: bool,
     /// The rest.
@@ -263,6 +275,11 @@ pub struct Doctor {
     /// The rest.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// A path where the empty one stands for none: `MODEL_DIR=` is not an error.
+fn perhaps_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Pieces of list options: split at commas, trimmed, empty ones dropped, in order.

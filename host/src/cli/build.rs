@@ -77,8 +77,9 @@ pub async fn run(arguments: Build) -> Outcome {
 
 async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], stop: &CancellationToken) -> Outcome {
     let mut effective = invocation.configuration(&arguments.context, true)?;
-    let cards = invocation.select(tags, Exit::Build).await?;
-    invocation.check_keys(&mut effective, &cards, arguments.context.strict).await?;
+    let cards = signals::unless_stopped(stop, invocation.select(tags, Exit::Build)).await?;
+    let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
+    signals::unless_stopped(stop, checked).await?;
     let options = BuildOptions {
         architectures: args::pieces(&arguments.target_archs),
         registry: arguments.registry.clone(),

@@ -1,5 +1,23 @@
 //! The command line: one file per command; parsing and printing, nothing else.
 
+// The standard ones panic where the reader of a pipe is gone. Whoever closed it has read enough, and a run goes on: what
+// counts is in its files.
+macro_rules! print {
+    ($($words:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!($($words)*));
+    }};
+}
+macro_rules! println {
+    ($($words:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", format_args!($($words)*)));
+    }};
+}
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr().lock(), format_args!("{}\n", format_args!($($words)*)));
+    }};
+}
+
 mod args;
 
 mod build;
@@ -68,7 +86,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn completions(name: &'static str, shell: clap_complete::Shell) -> Outcome {
-    clap_complete::generate(shell, &mut definition(name), name, &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut definition(name), name, &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(Exit::Success)
 }
 
@@ -80,18 +100,28 @@ fn waiting(command: Command) -> Outcome {
         .build()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
-        match command {
-            Command::Discover(arguments) => discover::run(&arguments).await,
-            Command::Build(arguments) => build::run(*arguments).await,
-            Command::Run(arguments) => run::run(*arguments).await,
-            Command::Report { report } => report::run(&report).await,
-            Command::Doctor(arguments) => doctor::run(&arguments).await,
-            Command::Completions { .. } | Command::Plugin { .. } => Ok(Exit::Success),
-        }
+        let stop = match &command {
+            // These have to clean up, and see to it themselves.
+            Command::Build(_) | Command::Run(_) => tokio_util::sync::CancellationToken::new(),
+            _ => signals::stop_token()
+                .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?,
+        };
+        signals::unless_stopped(&stop, called(command)).await
     });
     // What is still going on in the background is nobody's any more.
     runtime.shutdown_background();
     outcome
+}
+
+async fn called(command: Command) -> Outcome {
+    match command {
+        Command::Discover(arguments) => discover::run(&arguments).await,
+        Command::Build(arguments) => build::run(*arguments).await,
+        Command::Run(arguments) => run::run(*arguments).await,
+        Command::Report { report } => report::run(&report).await,
+        Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Completions { .. } | Command::Plugin { .. } => Ok(Exit::Success),
+    }
 }
 
 #[cfg(test)]

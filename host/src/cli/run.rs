@@ -134,12 +134,12 @@ async fn phases(
             let target = choose(invocation, arguments, &effective).await?;
             let image = effective.text("MAD_CONTAINER_IMAGE").map(str::to_owned);
             let unknown = if image.is_some() { Exit::Run } else { Exit::Build };
-            let cards = invocation.select(tags, unknown).await?;
+            let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
             let works = match image {
                 _ if !target.has("images") => cards.into_iter().map(|card| Work { card, image: None }).collect(),
                 Some(reference) => cards.into_iter().map(|card| given_image(card, &reference)).collect(),
                 None => {
-                    build_defaults(invocation, &mut effective).await?;
+                    signals::unless_stopped(&stop, build_defaults(invocation, &mut effective)).await?;
                     let phase = built(invocation, arguments, &effective, &cards, &stop).await?;
                     if arguments.dry_run {
                         return Ok(Exit::Success);
@@ -156,7 +156,8 @@ async fn phases(
         }
     };
     let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
-    invocation.check_keys(&mut effective, &cards, arguments.context.strict).await?;
+    let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
+    signals::unless_stopped(&stop, checked).await?;
 
     let options = options(invocation, arguments, time_limit)?;
     let place = Place {

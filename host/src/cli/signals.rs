@@ -4,6 +4,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::Exit;
+use super::failure::Failure;
 
 /// A token that fires at the first signal.
 ///
@@ -32,4 +33,19 @@ pub fn stop_token() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+/// What `work` answers, unless the token fires before: then it is dropped, and what it started goes with it. Not for work
+/// that has to clean up after itself.
+///
+/// # Errors
+/// Whatever `work` says, or that it was interrupted: exit 130.
+pub async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        answer = work => answer,
+        () = stop.cancelled() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+    }
 }

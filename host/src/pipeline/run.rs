@@ -18,6 +18,7 @@ use super::image::Image;
 use super::job::{self, Additions, Ingredients};
 use super::record::{self, Judged};
 use super::stage::{self, StageError};
+use crate::capability::process::supervise::OUTPUT_FILE;
 use crate::config::{ConfigError, gpus, tools, words};
 use crate::plugin::accelerators::Inventory;
 use crate::plugin::jobs::{Hook, Job, JobOptions, TargetInfo};
@@ -222,7 +223,11 @@ pub async fn run(
     options: &RunOptions,
 ) -> Result<RunReport, RunError> {
     let inventory = if target.has("local") {
-        detect(&place.plugins, &place.session(), &place.config, &place.events).await?
+        let session = place.session();
+        tokio::select! {
+            found = detect(&place.plugins, &session, &place.config, &place.events) => found?,
+            () = place.stop.cancelled() => return Ok(RunReport { interrupted: true, ..RunReport::default() }),
+        }
     } else {
         None
     };
@@ -718,6 +723,8 @@ impl Shared {
         if let Err(error) = record::close_log(&log, &work.card.name, &judged) {
             place.events.say(Gravity::Warning, id, format!("cannot end its log: {error}"));
         }
+        // The log has it all, without the secrets that this file may hold.
+        let _ = tokio::fs::remove_file(directory.join(OUTPUT_FILE)).await;
         if !self.options.keep_work && !self.options.keep_alive {
             let workspace = job::workspace(&directory);
             let _ = tokio::fs::remove_dir_all(&workspace).await;

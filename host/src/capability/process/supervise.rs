@@ -38,7 +38,7 @@ pub const COMMAND: &str = "__supervise";
 pub(super) const LET_GO: u8 = b'D';
 
 /// The output of the program, both streams.
-pub(super) const OUTPUT_FILE: &str = "output.log";
+pub const OUTPUT_FILE: &str = "output.log";
 /// How it ended.
 pub(super) const EXIT_FILE: &str = "exit.json";
 /// How long a stop may take.

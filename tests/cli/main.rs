@@ -1,0 +1,15 @@
+//! Black-box tests of the binary: a temporary tree, a temporary working directory, and what the program leaves there. They
+//! need Linux with bash, some of them python3; no container engine.
+//!
+//! They must never look at what is inside the program, nor use anything of this machine's user but the tools on `PATH`.
+
+mod discover;
+mod ending;
+mod exit_codes;
+mod help;
+mod playground;
+//mod reports;
+mod results;
+mod secrets;
+//mod surfaces;
+//mod words;
