@@ -16,7 +16,8 @@ use crate::plugin::{Ceilings, Environment, RunContext, State};
 pub const PLUGIN: &str = "test";
 
 /// Rules that allow [`PLUGIN`] every call on everything.
-pub const ALLOW_EVERYTHING: &str = "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"files.*\", \"process.*\"]\n";
+pub const ALLOW_EVERYTHING: &str =
+    "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\"]\n";
 
 /// What a test may choose; everything else is as in a run.
 #[derive(Debug)]

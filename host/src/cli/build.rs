@@ -18,7 +18,7 @@ use crate::pipeline::build::{self, BuildOptions, BuildReport};
 use crate::pipeline::card::Card;
 use crate::pipeline::event::Gravity;
 use crate::pipeline::image::Image;
-use crate::pipeline::manifest::ManifestBuilder;
+use crate::pipeline::manifest::{self, ManifestBuilder};
 use crate::pipeline::run::Work;
 
 /// What came of a build phase.
@@ -154,7 +154,9 @@ pub async fn phase(
         report = build.run(plan) => report,
         () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted while building")),
     };
-    let builder = assemble(cards, &report, request.options.registry.as_deref());
+    let mut builder = assemble(cards, &report, request.options.registry.as_deref());
+    // Upstream copies the tree into the working directory; here a later run must know where it is.
+    builder.extra(manifest::TREE, json!(invocation.setup.tree));
     builder.write(request.manifest, effective).map_err(|error| Failure::new(Exit::Failure, &error))?;
     if request.format == Format::Text {
         print_report(&report, !request.options.architectures.is_empty());

@@ -5,6 +5,24 @@ use std::path::Path;
 use super::{render, style, table};
 use crate::capability::events::printable;
 
+/// The table's columns, and whether they are for wide terminals only.
+const COLUMNS: [(&str, bool); 12] = [
+    ("Run", false),
+    ("Index", true),
+    ("Model", false),
+    ("Topology", false),
+    ("Launcher", true),
+    ("Deployment", true),
+    ("GPU Arch", true),
+    ("Performance", false),
+    ("Metric", false),
+    ("Status", false),
+    ("Duration", false),
+    ("Data", true),
+];
+/// From this width on all columns are shown.
+const WIDE: usize = 140;
+
 /// How many rows of data a results file has; 0 where there is none.
 #[must_use]
 pub fn row_count(path: &Path) -> usize {
@@ -39,8 +57,13 @@ pub fn print(path: &Path, first: usize) {
     let mine = rows.len().saturating_sub(first);
     let session = if mine > 0 { format!(", {mine} from current session") } else { String::new() };
     let title = format!("📊 Performance Results (all {} runs{session})", rows.len());
-    let columns = ["Run", "#", "Model", "Topology", "Launcher", "Arch", "Performance", "Metric", "Status", "Duration"];
-    table::print(&title, &columns, &lines);
+    // Where there is no room, what is least looked at goes first; a pipe has all the room that there is.
+    let narrow = style::is_terminal() && style::width() < WIDE;
+    let columns: Vec<&str> = COLUMNS.iter().filter(|(_, wide)| !(narrow && *wide)).map(|(name, _)| *name).collect();
+    let shown = |line: Vec<String>| {
+        line.into_iter().zip(COLUMNS).filter(|(_, (_, wide))| !(narrow && *wide)).map(|(text, _)| text).collect()
+    };
+    table::print(&title, &columns, &lines.into_iter().map(shown).collect::<Vec<_>>());
     let status = |word: &str| rows.iter().filter(|row| cell(&header, row, "status") == word).count();
     println!("Summary: {} total runs, {} successful, {} failed", rows.len(), status("SUCCESS"), status("FAILURE"));
 }
@@ -73,11 +96,13 @@ fn line(header: &csv::StringRecord, row: &csv::StringRecord, index: usize, mine:
         text("model"),
         topology,
         text("launcher"),
+        if cell(header, row, "deployment_type").is_empty() { "local".to_owned() } else { text("deployment_type") },
         text("gpu_architecture"),
         render::performance(cell(header, row, "performance")),
         text("metric"),
         status,
         render::duration(cell(header, row, "test_duration")),
+        text("dataname"),
     ]
 }
 

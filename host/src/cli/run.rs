@@ -16,6 +16,7 @@ use super::{performance, render, signals, style, table};
 use crate::config::{Effective, Origin};
 use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
+use crate::pipeline::event::Gravity;
 use crate::pipeline::image::Image;
 use crate::pipeline::manifest::{Manifest, ManifestImage};
 use crate::pipeline::run::{self, Chosen, JobReport, Place, RunOptions, RunReport, TimeLimit, Work};
@@ -35,6 +36,10 @@ pub async fn run(arguments: Run) -> Outcome {
     let mut setup = Setup::new(&arguments.common)?;
     let tags = args::pieces(&arguments.tags);
     let manifest = given_manifest(&arguments, &setup, &tags)?;
+    if let (None, Some(tree)) = (&arguments.common.model_dir, manifest.as_ref().and_then(Manifest::tree)) {
+        // A tree that is not here any more leaves the working directory, as upstream has it.
+        setup.tree = tree.canonicalize().unwrap_or(setup.tree);
+    }
     if !arguments.dry_run {
         setup.results = results_directory(&setup, &arguments)?;
         // Results that cannot be written are better known before hours of work.
@@ -163,6 +168,9 @@ async fn phases(
         events: events.clone(),
         stop,
     };
+    if works.is_empty() {
+        events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
+    }
     invocation.record("run", "running", description(&effective, &target, &works));
     let first_row = performance::row_count(&options.output);
     let report = run::run(&place, &target, works.clone(), &options).await.map_err(|error| match &error {

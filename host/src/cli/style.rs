@@ -62,6 +62,12 @@ impl Palette {
     }
 }
 
+/// Whether somebody looks at stdout.
+#[must_use]
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Columns of the terminal on stdout; 80 where it is piped.
 #[must_use]
 pub fn width() -> usize {

@@ -1,13 +1,13 @@
 //! Tables that fit the terminal: borders for people, tab-separated plain text when piped.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::style;
 
 /// Prints a table on stdout. Where stdout is no terminal each row is one line of tab-separated
 /// cells, after the title and the header.
 pub fn print(title: &str, header: &[&str], rows: &[Vec<String>]) {
-    if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+    if style::is_terminal() {
         println!("{}", render(title, header, rows, style::width()));
     } else {
         if !title.is_empty() {
@@ -17,19 +17,30 @@ pub fn print(title: &str, header: &[&str], rows: &[Vec<String>]) {
     }
 }
 
-/// A table of at most `width` columns; long cells wrap.
+/// Columns whose text may wrap; the others are as wide as what they hold.
+const FLEXIBLE: [&str; 7] = ["Model", "Image", "Metric", "Result", "Details", "Requests", "Name"];
+
+/// A table of at most `width` columns; long texts wrap in the columns that are made for it.
 #[must_use]
 pub fn render(title: &str, header: &[&str], rows: &[Vec<String>], width: usize) -> String {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─')))
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(u16::try_from(width).unwrap_or(80))
         .set_header(header.iter().copied());
     for row in rows {
         table.add_row(row);
     }
-    if title.is_empty() { table.to_string() } else { format!("{title}\n{table}") }
+    for (column, name) in table.column_iter_mut().zip(header) {
+        column.set_padding((0, 1));
+        if !FLEXIBLE.contains(name) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    // Padding at the end of lines is of use to nobody.
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    if title.is_empty() { lines.join("\n") } else { format!("{title}\n{}", lines.join("\n")) }
 }
 
 fn plain(header: &[&str], rows: &[Vec<String>]) -> String {
@@ -45,8 +56,8 @@ mod tests {
 
     #[test]
     fn a_table_never_exceeds_its_width() {
-        let rows = vec![vec!["a".repeat(200), "b c ".repeat(40)]];
-        for line in render("t", &["first", "second"], &rows, 80).lines() {
+        let rows = vec![vec!["1".to_owned(), "a".repeat(200), "b c ".repeat(40), "12.5s".to_owned()]];
+        for line in render("t", &["#", "Model", "Result", "Duration"], &rows, 80).lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
     }

@@ -51,7 +51,7 @@ pub struct Ingredients<'a> {
     pub config: &'a Value,
     /// The invoking shell's.
     pub environment: &'a Environment,
-    /// Names of secrets, `env/NAME`, that jobs get as variables.
+    /// Names of secrets that the job gets as variables.
     pub secret_names: &'a [String],
     /// This machine's accelerators, where the target uses them.
     pub inventory: Option<&'a Inventory>,
@@ -248,8 +248,7 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
         add(name, value.clone());
     }
     for name in ingredients.secret_names {
-        let variable = name.rsplit('/').next().unwrap_or(name);
-        env.push(EnvVar { name: variable.to_owned(), value: EnvValue::Secret(name.clone()) });
+        env.push(EnvVar { name: secret_variable(name), value: EnvValue::Secret(name.clone()) });
     }
     for (name, value) in config.get("docker_env_vars").and_then(Value::as_object).into_iter().flatten() {
         let value = match (SecretReference::read(value), scalar_text(value)) {
@@ -260,6 +259,15 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
         env.push(EnvVar { name: name.clone(), value });
     }
     env
+}
+
+/// The variable in which jobs find a secret: `env/NAME` as `NAME`, `credential/GROUP/MEMBER` as `GROUP_MEMBER`, upper case
+/// after the group.
+fn secret_variable(name: &str) -> String {
+    match name.split('/').collect::<Vec<_>>().as_slice() {
+        ["credential", group, member] => format!("{group}_{}", member.to_uppercase()),
+        parts => parts.last().copied().unwrap_or(name).to_owned(),
+    }
 }
 
 /// One variable of the detected inventory.

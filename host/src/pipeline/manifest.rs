@@ -82,6 +82,9 @@ pub struct Manifest {
     document: Map<String, Value>,
 }
 
+/// The member with the model tree that a manifest was made from.
+pub const TREE: &str = "model_dir";
+
 /// One image of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ManifestImage<'a> {
@@ -258,6 +261,12 @@ impl Manifest {
     #[must_use]
     pub fn deployment(&self) -> Option<&Map<String, Value>> {
         self.member("deployment_config")
+    }
+
+    /// The model tree that it was made from, where it says so.
+    #[must_use]
+    pub fn tree(&self) -> Option<&Path> {
+        self.document.get(TREE).and_then(Value::as_str).map(Path::new).filter(|tree| tree.is_absolute())
     }
 
     /// `summary`.

@@ -12,7 +12,7 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 use super::context::RunContext;
 use super::engine::{Engine, Loaded, TICK};
 use super::error::PluginError;
-use super::instance::{Ceilings, State};
+use super::instance::{Ceilings, Reached, State};
 use crate::capability::events::{PluginEvent, printable};
 
 pub use builder::exports::maddock::plugin::builder as build;
@@ -24,6 +24,8 @@ pub use target::exports::maddock::plugin::target as jobs;
 
 /// The last lines of what a guest wrote to stderr that go into a message.
 const STDERR_LINES: usize = 5;
+/// The characters of them.
+const STDERR_CHARACTERS: usize = 500;
 
 /// What a call works with.
 #[derive(Debug, Clone)]
@@ -106,41 +108,53 @@ impl Plugin {
             let state = context.data_mut();
             state.ticks += 1;
             if TICK.saturating_mul(u32::try_from(state.ticks).unwrap_or(u32::MAX)) > state.ceilings.processor {
-                return Err(wasmtime::Error::msg(format!(
-                    "it computed for more than {} s without waiting for anything, the ceiling of one call",
-                    state.ceilings.processor.as_secs_f64()
-                )));
+                let limit = state.ceilings.processor.as_secs_f64();
+                return Err(Reached::ending(format!("computed for more than {limit} s without waiting for anything")));
             }
             Ok(UpdateDeadline::Yield(1))
         });
         store
     }
 
-    fn ended(&self, store: &Store<State>, function: &str, error: &wasmtime::Error) -> PluginError {
-        let reason = match error.downcast_ref::<Trap>() {
-            Some(trap) => trap.to_string(),
-            None => error.root_cause().to_string(),
+    /// `begun`: the instance was made, so that what went wrong afterwards is what the plugin did.
+    fn ended(&self, store: &Store<State>, function: String, begun: bool, error: &wasmtime::Error) -> PluginError {
+        let reason = match (error.downcast_ref::<Trap>(), error.downcast_ref::<Reached>()) {
+            (Some(trap), _) => trap.to_string(),
+            (None, Some(ceiling)) => ceiling.to_string(),
+            (None, None) if begun => format!("it broke the rules of the interface: {}", error.root_cause()),
+            (None, None) => format!("it could not be started: {error:#}"),
         };
-        let told = store.data().stderr.contents();
-        let told = String::from_utf8_lossy(&told);
+        let told = store.data().stderr.tail();
         let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("note: ")).collect();
-        let tail = lines.get(lines.len().saturating_sub(STDERR_LINES)..).unwrap_or_default().join("; ");
-        let message = if tail.is_empty() { reason } else { format!("{reason} ({})", printable(&tail)) };
-        PluginError::Ended { plugin: self.name().to_owned(), function: function.to_owned(), message }
+        let tail = printable(&lines.get(lines.len().saturating_sub(STDERR_LINES)..).unwrap_or_default().join("; "));
+        // The end says most, so that is what stays of long lines.
+        let words = match tail.char_indices().nth_back(STDERR_CHARACTERS) {
+            Some((start, _)) => format!("…{}", tail.get(start..).unwrap_or_default()),
+            None => tail,
+        };
+        let message = if words.is_empty() { reason } else { format!("{reason} ({words})") };
+        PluginError::Ended { plugin: self.name().to_owned(), function, message }
     }
 
-    fn late(&self, function: &str, deadline: Duration) -> PluginError {
-        let message = format!("no answer within {} s", deadline.as_secs());
-        PluginError::Ended { plugin: self.name().to_owned(), function: function.to_owned(), message }
+    fn late(&self, function: String, deadline: Duration) -> PluginError {
+        let message = format!("no answer within {} s", deadline.as_secs_f64());
+        PluginError::Ended { plugin: self.name().to_owned(), function, message }
     }
 
-    fn answered<T>(&self, function: &str, answer: Result<T, types::Error>) -> Result<T, PluginError> {
+    fn answered<T>(&self, function: String, answer: Result<T, types::Error>) -> Result<T, PluginError> {
         answer.map_err(|error| PluginError::Answered {
             plugin: self.name().to_owned(),
-            function: function.to_owned(),
+            function,
             error: Box::new(error),
         })
     }
+}
+
+/// The words of the WIT file for a generated module and method.
+fn in_wit(interface: &str, call: &str) -> String {
+    let interface = interface.strip_prefix("maddock_plugin_").unwrap_or(interface);
+    let call = call.strip_prefix("call_").unwrap_or(call);
+    format!("{interface}.{call}").replace('_', "-")
 }
 
 /// Waits for a call, for the session's deadline at most.
@@ -162,15 +176,17 @@ macro_rules! calls {
                 /// # Errors
                 /// The plugin trapped, reached a ceiling or its deadline, or answered with an error of its own.
                 pub async fn $name(&self, session: &Session, $($argument: $type),*) -> Result<$answer, PluginError> {
-                    let function = concat!(stringify!($interface), ".", stringify!($name));
+                    let function = in_wit(stringify!($interface), stringify!($call));
                     let mut store = self.store(session);
+                    let mut begun = false;
                     let call = async {
                         let plugin = <$world>::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
+                        begun = true;
                         plugin.$interface().$call(&mut store, $($argument),*).await
                     };
                     match bounded(session.deadline, call).await {
                         None => Err(self.late(function, session.deadline.unwrap_or_default())),
-                        Some(Err(error)) => Err(self.ended(&store, function, &error)),
+                        Some(Err(error)) => Err(self.ended(&store, function, begun, &error)),
                         Some(Ok(answer)) => self.answered(function, answer),
                     }
                 }
@@ -239,15 +255,17 @@ impl Plugin {
     /// # Errors
     /// The plugin trapped, or reached a ceiling or its deadline.
     pub async fn describe_target(&self, session: &Session) -> Result<jobs::TargetInfo, PluginError> {
-        let function = "maddock_plugin_target.describe";
+        let function = in_wit("target", "describe");
         let mut store = self.store(session);
+        let mut begun = false;
         let call = async {
             let plugin = target::TargetPluginPre::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
+            begun = true;
             plugin.maddock_plugin_target().call_describe(&mut store).await
         };
         match bounded(session.deadline, call).await {
             None => Err(self.late(function, session.deadline.unwrap_or_default())),
-            Some(answer) => answer.map_err(|error| self.ended(&store, function, &error)),
+            Some(answer) => answer.map_err(|error| self.ended(&store, function, begun, &error)),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::catalog::Entry;
 use super::context::Environment;
 use super::error::PluginError;
 use super::instance::State;
-use super::manifest::{INTERFACE, Manifest, PACKAGE};
+use super::manifest::{INTERFACE, Kind, Manifest, PACKAGE};
 use crate::capability::gate::Identity;
 
 /// How often running plugins are looked at.
@@ -95,6 +95,7 @@ impl Engine {
             .compiled(entry)
             .map_err(|error| PluginError::Malformed { plugin: plugin.clone(), message: format!("{error:#}") })?;
         self.check_imports(plugin, &component)?;
+        self.check_exports(plugin, entry.manifest.kind, &component)?;
         let pre = self.linker.instantiate_pre(&component).map_err(|error| PluginError::Incompatible {
             plugin: plugin.clone(),
             message: format!("it does not fit this host's interface: {error:#}"),
@@ -125,7 +126,9 @@ impl Engine {
         let (major, minor, patch) = INTERFACE;
         for (name, _) in component.component_type().imports(&self.engine) {
             let known = WASI.iter().any(|package| name.starts_with(package))
-                || name.strip_prefix(PACKAGE).is_some_and(|rest| rest.ends_with(&format!("@{major}.{minor}.{patch}")));
+                || name
+                    .strip_prefix(PACKAGE)
+                    .is_some_and(|rest| rest.starts_with('/') && rest.ends_with(&format!("@{major}.{minor}.{patch}")));
             if !known {
                 let message = format!(
                     "it imports `{name}`, which this host does not offer (it offers {PACKAGE}@{major}.{minor}.{patch})"
@@ -134,6 +137,20 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn check_exports(&self, plugin: &str, kind: Kind, component: &Component) -> Result<(), PluginError> {
+        let (major, minor, patch) = INTERFACE;
+        let kind = kind.word();
+        let wanted = format!("{PACKAGE}/{kind}@{major}.{minor}.{patch}");
+        let names: Vec<_> =
+            component.component_type().exports(&self.engine).map(|(name, _)| format!("`{name}`")).collect();
+        if names.iter().any(|name| name.trim_matches('`') == wanted) {
+            return Ok(());
+        }
+        let instead = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let message = format!("its manifest calls it a {kind}, which exports `{wanted}`; it exports {instead}");
+        Err(PluginError::Incompatible { plugin: plugin.to_owned(), message })
     }
 
     /// The names of what a component imports: the `maddock:*` ones are the capabilities that it can use at all.

@@ -2,11 +2,16 @@
 
 use maddock_bindings::api::types;
 
+use crate::capability::events::printable;
+
+/// Characters of one message that are shown.
+const SHOWN: usize = 1000;
+
 /// A plugin that could not be loaded, or that failed in a call.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// The file is not there or cannot be read.
-    #[error("plugin `{plugin}`: cannot read it: {source}")]
+    #[error("plugin `{}`: cannot read it: {source}", told(.plugin))]
     Unreadable {
         /// File or name.
         plugin: String,
@@ -14,7 +19,7 @@ pub enum PluginError {
         source: std::io::Error,
     },
     /// Not a component, or a broken one.
-    #[error("plugin `{plugin}`: not a usable component: {message}")]
+    #[error("plugin `{}`: not a usable component: {}", told(.plugin), told(.message))]
     Malformed {
         /// File or name.
         plugin: String,
@@ -22,7 +27,7 @@ pub enum PluginError {
         message: String,
     },
     /// The manifest is missing or wrong.
-    #[error("plugin `{plugin}`: manifest: {message}")]
+    #[error("plugin `{}`: manifest: {}", told(.plugin), told(.message))]
     Manifest {
         /// File or name.
         plugin: String,
@@ -30,7 +35,7 @@ pub enum PluginError {
         message: String,
     },
     /// It was made for another interface, or imports something nobody offers.
-    #[error("plugin `{plugin}`: {message}")]
+    #[error("plugin `{}`: {}", told(.plugin), told(.message))]
     Incompatible {
         /// Name.
         plugin: String,
@@ -38,7 +43,7 @@ pub enum PluginError {
         message: String,
     },
     /// It trapped, or was ended at a ceiling.
-    #[error("plugin `{plugin}` failed in `{function}`: {message}")]
+    #[error("plugin `{}` failed in `{function}`: {}", told(.plugin), told(.message))]
     Ended {
         /// Name.
         plugin: String,
@@ -59,10 +64,22 @@ pub enum PluginError {
     },
 }
 
+/// A text that a plugin had a hand in, as it may be shown: one line, nothing that drives a terminal, and not without end.
+fn told(text: &str) -> String {
+    let line = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let mut shown = printable(&line);
+    if let Some((end, _)) = shown.char_indices().nth(SHOWN) {
+        shown.truncate(end);
+        shown.push('…');
+    }
+    shown
+}
+
 fn answered(plugin: &str, error: &types::Error) -> String {
-    let message = crate::capability::events::printable(&error.message);
-    // A refusal names the plugin already.
-    if matches!(error.kind, types::ErrorKind::Denied) { message } else { format!("{plugin}: {message}") }
+    let message = told(&error.message);
+    // The gate's refusals name the plugin already; whatever else a plugin calls a refusal does not.
+    let named = matches!(error.kind, types::ErrorKind::Denied) && message.contains(&format!("plugin `{plugin}`"));
+    if named { message } else { format!("{plugin}: {message}") }
 }
 
 impl PluginError {
@@ -70,7 +87,7 @@ impl PluginError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Answered { error, .. } => error.hint.as_deref().map(crate::capability::events::printable),
+            Self::Answered { error, .. } => error.hint.as_deref().map(told),
             Self::Incompatible { .. } => Some("`maddock plugin inspect FILE` lists what it imports".to_owned()),
             _ => None,
         }

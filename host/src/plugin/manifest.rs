@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capability::events::printable;
+
 /// The name of the custom section.
 pub const SECTION: &str = "maddock:manifest";
 /// The version of the manifest's format that this host reads.
@@ -101,12 +103,11 @@ impl Manifest {
             && manifest.name.len() <= 64
             && manifest.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !well_named {
-            return Err(format!(
-                "the name `{}` is not of the form [a-z][a-z0-9-]*, 64 characters at most",
-                manifest.name.escape_debug()
-            ));
+            let name = manifest.name.escape_debug();
+            return Err(format!("a name has the form [a-z][a-z0-9-]* and 64 characters at most, and not `{name}`"));
         }
         manifest.check_interface()?;
+        manifest.check_texts()?;
         Ok(manifest)
     }
 
@@ -115,9 +116,12 @@ impl Manifest {
     /// # Errors
     /// A sentence that says what is wrong with the component or its manifest.
     pub fn of_component(bytes: &[u8]) -> Result<Self, String> {
+        if !bytes.starts_with(b"\0asm") {
+            return Err("the file is not WebAssembly".to_owned());
+        }
         let mut sections = Vec::new();
         for payload in wasmparser::Parser::new(0).parse_all(bytes) {
-            match payload.map_err(|error| format!("not WebAssembly: {error}"))? {
+            match payload.map_err(|error| format!("broken WebAssembly: {error}"))? {
                 wasmparser::Payload::Version { encoding: wasmparser::Encoding::Module, range, .. }
                     if range.start == 0 =>
                 {
@@ -147,14 +151,36 @@ impl Manifest {
                 self.interface.escape_debug()
             ));
         };
-        let numbers: Vec<u64> = version.split('.').filter_map(|part| part.parse().ok()).collect();
+        let numbers: Option<Vec<u64>> = version.split('.').map(number).collect();
         // Below 1.0 the minor version is the one that breaks.
-        match numbers.as_slice() {
-            [a, b, c] if (*a, *b) == (major, minor) && *c <= patch => Ok(()),
-            [_, _, _] => Err(format!("it was made for {}, and {offered}", self.interface)),
+        match numbers.as_deref() {
+            Some([a, b, c]) if (*a, *b) == (major, minor) && *c <= patch => Ok(()),
+            Some([_, _, _]) => Err(format!("it was made for {}, and {offered}", self.interface)),
             _ => Err(format!("the interface version `{}` is not of the form X.Y.Z; {offered}", version.escape_debug())),
         }
     }
+
+    /// People and terminals read these, as they are or as JSON.
+    fn check_texts(&self) -> Result<(), String> {
+        let requests = self.requests.iter().flat_map(|request| {
+            let scope = request.scope.iter().flat_map(|(name, values)| std::iter::once(name).chain(values));
+            request.calls.iter().chain(scope).chain([&request.reason]).map(|text| ("requests", text))
+        });
+        [("version", &self.version), ("description", &self.description)]
+            .into_iter()
+            .chain(self.provides.iter().map(|text| ("provides", text)))
+            .chain(requests)
+            .find(|(_, text)| text.contains('\t') || printable(text) != **text)
+            .map_or(Ok(()), |(member, _)| {
+                Err(format!("`{member}` has control characters in it; it must be plain text"))
+            })
+    }
+}
+
+/// A number as semantic versions write it: digits, and no zero in front.
+fn number(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|_| plain)
 }
 
 #[cfg(test)]

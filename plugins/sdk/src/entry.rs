@@ -222,7 +222,8 @@ finish() {
     kill -KILL "$watchdog" 2>/dev/null
   fi
   # Whoever owns the workspace must be able to read and remove what was made as another user.
-  chmod -R a+rwX "$work" "$state" 2>/dev/null
+  chmod -R a+rwX "$work" 2>/dev/null
+  chmod a+rwx "$state" 2>/dev/null
   {
     printf 'exit=%s\nstage=%s\n' "$code" "$stage"
     [ -z "$model" ] || printf 'model=%s\n' "$model"
@@ -265,6 +266,7 @@ const WATCHDOG: &str = r#"# Whoever watches the job ends it at its limit, before
   done
 ) < /dev/null > /dev/null 2>&1 &
 watchdog=$!
+disown "$watchdog"
 "#;
 
 const START: &str = r#"
@@ -284,7 +286,11 @@ fi
 
 const CLONE: &str = r#"export GIT_TERMINAL_PROMPT=0
 rm -rf "$state/clone"
-attempt "${git[@]}" clone --recursive -- "$url" "$state/clone" || give_up "$?" 'the repository of the model cannot be cloned'
+attempt "${git[@]}" clone --recursive -- "$url" "$state/clone" || {
+  status=$?
+  rm -rf "$state/clone"
+  give_up "$status" 'the repository of the model cannot be cloned'
+}
 commit=$(git -C "$state/clone" rev-parse HEAD)
 # The scripts of the model lie in the work directory already and win over files of the repository.
 cp -a "$work/." "$state/clone/" && cp -a "$state/clone/." "$work/" || give_up 125 'the repository cannot be put into the work directory'
@@ -298,9 +304,9 @@ proceed
 started=$(now)
 attempt bash "$state/model.sh"
 model=$? code=$model
-hundredths=$((($(now) - started + 5000) / 10000))
-[ "$hundredths" -ge 0 ] || hundredths=0
-printf -v seconds '%d.%02d' "$((hundredths / 100))" "$((hundredths % 100))"
+milliseconds=$((($(now) - started + 500) / 1000))
+[ "$milliseconds" -ge 0 ] || milliseconds=0
+printf -v seconds '%d.%03d' "$((milliseconds / 1000))" "$((milliseconds % 1000))"
 "#;
 
 const SKIP: &str = r#"

@@ -16,6 +16,7 @@ mod errors;
 pub mod job_result;
 pub mod local;
 pub mod quote;
+pub mod registry;
 
 pub use errors::{Result, failed, invalid, not_found, of, unsupported};
 pub use serde_json;

@@ -196,19 +196,16 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     pattern.iter().skip(p).all(|letter| *letter == '*')
 }
 
-/// The variables of one node of a job, each name once. What comes later wins: the accelerators' and the launcher's, then
-/// the job's own, in which the kernel has put the user's last.
+/// The variables of one node of a job, each name once. What comes later wins: the accelerators', the job's own, then the
+/// launcher's, from which the kernel has taken what the user settled.
 ///
 /// # Errors
 /// A name that no shell could have.
 pub fn environment(job: &Job, role: Option<&NodeRole>) -> Result<Vec<EnvVar>> {
-    let accelerators = job.accelerators.iter().flat_map(|attachment| &attachment.env);
-    let launcher = role.iter().flat_map(|role| &role.env);
-    let plain = accelerators.chain(launcher);
-    let all = plain
-        .map(|entry| EnvVar { name: entry.name.clone(), value: EnvValue::Text(entry.value.clone()) })
-        .chain(job.env.iter().cloned());
-    last_of_each(all)
+    let plain = |entry: &Entry| EnvVar { name: entry.name.clone(), value: EnvValue::Text(entry.value.clone()) };
+    let accelerators = job.accelerators.iter().flat_map(|attachment| &attachment.env).map(plain);
+    let launcher = role.iter().flat_map(|role| &role.env).map(plain);
+    last_of_each(accelerators.chain(job.env.iter().cloned()).chain(launcher))
 }
 
 /// Each variable once, with the value that came last, in the order of those.

@@ -50,6 +50,18 @@ impl Bench {
         Self::with_environment(Environment::of_process())
     }
 
+    /// A script as a file that containers find at `/script`.
+    fn script(&self, name: &str, text: &str) -> Mount {
+        let file = self.directory.path().join(format!("{name}.sh"));
+        std::fs::write(&file, text).unwrap();
+        Mount { source: file.display().to_string(), destination: "/script".to_owned(), read_only: true }
+    }
+
+    /// A container that runs a script.
+    fn scripted(&self, name: &str, image: &str, text: &str) -> ContainerSpec {
+        ContainerSpec { mounts: vec![self.script(name, text)], ..plain(&self.name(name), image, &["sh", "/script"]) }
+    }
+
     fn with_environment(environment: Environment) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
@@ -207,7 +219,7 @@ async fn all_output_of_both_streams_comes_before_the_exit_code() {
     let Some(image) = variable("MADDOCK_TEST_IMAGE_SMALL") else { return };
     let mut bench = Bench::new();
     let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo trouble >&2; exit 7";
-    let id = bench.started(plain(&bench.name("out"), &image, &["sh", "-c", script])).await;
+    let id = bench.started(bench.scripted("out", &image, script)).await;
     let (out, err, end) = bench.followed(&id).await;
     assert_eq!(end.unwrap(), 7);
     let expected: String = (0..20000).map(|i| format!("line {i}\n")).collect();
@@ -238,10 +250,8 @@ async fn a_container_may_be_followed_before_it_starts() {
 async fn a_terminal_s_output_is_one_stream_and_complete() {
     let Some(image) = variable("MADDOCK_TEST_IMAGE_SMALL") else { return };
     let mut bench = Bench::new();
-    let spec = ContainerSpec {
-        tty: true,
-        ..plain(&bench.name("tty"), &image, &["sh", "-c", "echo out; echo err >&2; printf end; exit 3"])
-    };
+    let spec =
+        ContainerSpec { tty: true, ..bench.scripted("tty", &image, "echo out; echo err >&2; printf end; exit 3") };
     let id = bench.started(spec).await;
     let (out, err, end) = bench.followed(&id).await;
     assert_eq!((out.trim_end(), err.as_str(), end.unwrap()), ("out\r\nerr\r\nend", "", 3));
@@ -255,10 +265,8 @@ async fn a_secret_reaches_the_container_and_no_line_of_the_trace() {
     let token = EnvVar { name: "TOKEN".to_owned(), value: EnvValue::Secret("credential/x/token".to_owned()) };
     // The container says whether it has it, not what it is.
     let check = format!("[ \"$TOKEN\" = {SECRET} ] && echo has it");
-    let spec = ContainerSpec {
-        env: vec![token, text("PLAIN", "visible-value")],
-        ..plain(&bench.name("env"), &image, &["sh", "-c", &check])
-    };
+    let spec =
+        ContainerSpec { env: vec![token, text("PLAIN", "visible-value")], ..bench.scripted("env", &image, &check) };
     let id = bench.started(spec).await;
     let (out, _, end) = bench.followed(&id).await;
     assert_eq!((out.as_str(), end.unwrap()), ("has it\n", 0));
@@ -319,7 +327,7 @@ async fn a_container_stopped_in_the_middle_ends_its_follower_after_what_it_wrote
     let Some(image) = variable("MADDOCK_TEST_IMAGE_SMALL") else { return };
     let mut bench = Bench::new();
     let script = "trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 1 & wait $!; done";
-    let id = bench.started(plain(&bench.name("stop"), &image, &["sh", "-c", script])).await;
+    let id = bench.started(bench.scripted("stop", &image, script)).await;
     let follow = bench.state.follow_container(id.clone()).await.unwrap().unwrap();
     let first =
         HostFollow::next_event(&mut bench.state, Resource::new_borrow(follow.rep()), 60_000).await.unwrap().unwrap();
@@ -379,13 +387,16 @@ async fn mounts_and_limits_arrive_and_a_tree_is_copied_out_of_a_stopped_containe
     write(&data.join("in"), "given");
     let script = "cat /data/in; touch /data/x 2>/dev/null || echo read-only; ulimit -n; pwd; mkdir -p d/e; echo kept > d/e/f; ln -s f d/e/l";
     let spec = ContainerSpec {
-        mounts: vec![Mount { source: data.display().to_string(), destination: "/data".to_owned(), read_only: true }],
+        mounts: vec![
+            Mount { source: data.display().to_string(), destination: "/data".to_owned(), read_only: true },
+            bench.script("mount", script),
+        ],
         directory: "/tmp".to_owned(),
         ulimits: vec![entry("nofile", "77:99")],
         network: "none".to_owned(),
         shared_memory: Some(8 << 20),
         extra: vec![entry("tmpfs", "/scratch:size=1m"), entry("add-host", "here:127.0.0.1")],
-        ..plain(&bench.name("mount"), &image, &["sh", "-c", script])
+        ..plain(&bench.name("mount"), &image, &["sh", "/script"])
     };
     let id = bench.started(spec).await;
     let (out, _, end) = bench.followed(&id).await;
@@ -575,7 +586,7 @@ async fn a_follower_survives_an_engine_that_goes_away_and_repeats_and_loses_noth
     let mut bench = Bench::with_environment(way.environment());
     for tty in [false, true] {
         let script = "i=0; while [ $i -lt 400 ]; do echo line $i; usleep 5000; i=$((i+1)); done; exit 4";
-        let spec = ContainerSpec { tty, ..plain(&bench.name(&format!("cut-{tty}")), &image, &["sh", "-c", script]) };
+        let spec = ContainerSpec { tty, ..bench.scripted(&format!("cut-{tty}"), &image, script) };
         let id = bench.started(spec).await;
         let follow = bench.state.follow_container(id).await.unwrap().unwrap();
         let mut seen = Vec::new();

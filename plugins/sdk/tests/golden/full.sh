@@ -86,7 +86,8 @@ finish() {
     kill -KILL "$watchdog" 2>/dev/null
   fi
   # Whoever owns the workspace must be able to read and remove what was made as another user.
-  chmod -R a+rwX "$work" "$state" 2>/dev/null
+  chmod -R a+rwX "$work" 2>/dev/null
+  chmod a+rwx "$state" 2>/dev/null
   {
     printf 'exit=%s\nstage=%s\n' "$code" "$stage"
     [ -z "$model" ] || printf 'model=%s\n' "$model"
@@ -127,6 +128,7 @@ limit=7205
   done
 ) < /dev/null > /dev/null 2>&1 &
 watchdog=$!
+disown "$watchdog"
 
 rm -f "$state/result" "$state/overdue"
 mkdir -p -- "$work" && cd -- "$work" || give_up 125 'the work directory cannot be entered'
@@ -148,7 +150,11 @@ fi
 url='https://example.com/a b.git'
 export GIT_TERMINAL_PROMPT=0
 rm -rf "$state/clone"
-attempt "${git[@]}" clone --recursive -- "$url" "$state/clone" || give_up "$?" 'the repository of the model cannot be cloned'
+attempt "${git[@]}" clone --recursive -- "$url" "$state/clone" || {
+  status=$?
+  rm -rf "$state/clone"
+  give_up "$status" 'the repository of the model cannot be cloned'
+}
 commit=$(git -C "$state/clone" rev-parse HEAD)
 # The scripts of the model lie in the work directory already and win over files of the repository.
 cp -a "$work/." "$state/clone/" && cp -a "$state/clone/." "$work/" || give_up 125 'the repository cannot be put into the work directory'
@@ -161,9 +167,9 @@ proceed
 started=$(now)
 attempt bash "$state/model.sh"
 model=$? code=$model
-hundredths=$((($(now) - started + 5000) / 10000))
-[ "$hundredths" -ge 0 ] || hundredths=0
-printf -v seconds '%d.%02d' "$((hundredths / 100))" "$((hundredths % 100))"
+milliseconds=$((($(now) - started + 500) / 1000))
+[ "$milliseconds" -ge 0 ] || milliseconds=0
+printf -v seconds '%d.%03d' "$((milliseconds / 1000))" "$((milliseconds % 1000))"
 after scripts/common/post_scripts/post_test.sh 2
 
 finish

@@ -86,7 +86,8 @@ finish() {
     kill -KILL "$watchdog" 2>/dev/null
   fi
   # Whoever owns the workspace must be able to read and remove what was made as another user.
-  chmod -R a+rwX "$work" "$state" 2>/dev/null
+  chmod -R a+rwX "$work" 2>/dev/null
+  chmod a+rwx "$state" 2>/dev/null
   {
     printf 'exit=%s\nstage=%s\n' "$code" "$stage"
     [ -z "$model" ] || printf 'model=%s\n' "$model"
@@ -112,8 +113,8 @@ proceed
 started=$(now)
 attempt bash "$state/model.sh"
 model=$? code=$model
-hundredths=$((($(now) - started + 5000) / 10000))
-[ "$hundredths" -ge 0 ] || hundredths=0
-printf -v seconds '%d.%02d' "$((hundredths / 100))" "$((hundredths % 100))"
+milliseconds=$((($(now) - started + 500) / 1000))
+[ "$milliseconds" -ge 0 ] || milliseconds=0
+printf -v seconds '%d.%03d' "$((milliseconds / 1000))" "$((milliseconds % 1000))"
 
 finish

@@ -86,7 +86,8 @@ finish() {
     kill -KILL "$watchdog" 2>/dev/null
   fi
   # Whoever owns the workspace must be able to read and remove what was made as another user.
-  chmod -R a+rwX "$work" "$state" 2>/dev/null
+  chmod -R a+rwX "$work" 2>/dev/null
+  chmod a+rwx "$state" 2>/dev/null
   {
     printf 'exit=%s\nstage=%s\n' "$code" "$stage"
     [ -z "$model" ] || printf 'model=%s\n' "$model"
