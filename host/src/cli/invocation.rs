@@ -45,7 +45,7 @@ struct Recorder(EventLog);
 impl Listener for Recorder {
     fn hear(&self, event: &Event) {
         let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else { return };
-        let Some(Value::String(name)) = fields.remove("event") else { return };
+        let Some(Value::String(name)) = fields.shift_remove("event") else { return };
         // A full disk must not end the run: rows and verdicts are written elsewhere too.
         let _ = self.0.append(jiff::Timestamp::now(), &name, &fields);
     }

@@ -1,13 +1,23 @@
 //! `maddock report …`
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
 
 use super::args::{Common, Format, Report};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::setup::Setup;
+use super::terminal::Terminal;
+use crate::capability::events::PluginEvent;
+use crate::pipeline::event::Stream;
+use crate::pipeline::execute::gravity;
 use crate::plugin::manifest::Kind;
 use crate::plugin::report::ReportRequest;
+
+/// Lines of a reporter that may wait to be printed before it has to.
+const WAITING_EVENTS: usize = 64;
 
 /// Writes the report asked for.
 ///
@@ -49,9 +59,22 @@ async fn write(format: &str, input: PathBuf, output: PathBuf, common: &Common) -
         output: output.display().to_string(),
         options: Vec::new(),
     };
-    let session = setup.session()?;
-    let produced =
-        reporter.report(&session, &request).await.map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+    let (sender, mut receiver) = mpsc::channel(WAITING_EVENTS);
+    let session = setup.session()?.telling(sender);
+    let terminal = Stream::to(Arc::new(Terminal::new(false, common.verbose)));
+    // What was left out is told here and nowhere else.
+    let told = tokio::spawn(async move {
+        while let Some(event) = receiver.recv().await {
+            if let PluginEvent::Log { level, message, .. } = event {
+                terminal.say(gravity(level), "", message);
+            }
+        }
+    });
+    let produced = reporter.report(&session, &request).await;
+    // The teller ends when the last sender is gone.
+    drop(session);
+    let _ = told.await;
+    let produced = produced.map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
     if common.format == Format::Json {
         let list: serde_json::Value = produced
             .iter()
