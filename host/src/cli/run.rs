@@ -27,6 +27,9 @@ use crate::results::verdict::Verdict;
 /// The target where nothing names one.
 const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
 
+/// Sections of the context that belong to targets, whether a plugin provides them or not.
+const TARGET_SECTIONS: &str = include_str!("../../../presets/target-sections.json");
+
 /// Runs models and records their results.
 ///
 /// # Errors
@@ -274,6 +277,7 @@ async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective)
     let plugins = &invocation.setup.plugins;
     let configured =
         effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?.map(|chosen| chosen.target);
+    without_target(invocation, effective)?;
     let name = arguments.target.clone().or(configured).unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
     let plugin = plugins
         .providing(Kind::Target, &name)
@@ -284,6 +288,27 @@ async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective)
                 .hint(format!("the targets are {}", crate::config::nearest::listed(&known, "and")))
         })?;
     Chosen::new(plugin, &invocation.session()).await.map_err(|error| Failure::of_plugin(Exit::Run, &error))
+}
+
+/// A section for a target that no plugin provides must not end as a run somewhere else.
+fn without_target(invocation: &Invocation, effective: &Effective) -> Result<(), Failure> {
+    let sections: Vec<String> = serde_json::from_str(TARGET_SECTIONS)
+        .map_err(|error| Failure::new(Exit::Failure, format!("shipped target sections: {error}")))?;
+    let catalog = invocation.setup.plugins.catalog();
+    let orphan = sections.iter().find(|section| {
+        effective.get(section.as_str()).is_some() && catalog.providing(Kind::Target, section).is_none()
+    });
+    match orphan {
+        None => Ok(()),
+        Some(section) => Err(Failure::new(
+            Exit::Arguments,
+            format!("the context has a section `{section}`, and no target plugin answers to it"),
+        )
+        .hint(format!(
+            "take it out, or load a plugin that does by `--plugin FILE`; the targets are {}",
+            crate::config::nearest::listed(&catalog.provided(Kind::Target), "and")
+        ))),
+    }
 }
 
 fn options(invocation: &Invocation, arguments: &Run, time_limit: TimeLimit) -> Result<RunOptions, Failure> {
