@@ -65,9 +65,10 @@ impl State {
 
 impl events::Host for State {
     async fn log(&mut self, level: Level, message: String, fields: Vec<Entry>) -> wasmtime::Result<()> {
+        let told: usize = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
         let fields = fields.into_iter().map(|field| (printable(&field.name), printable(&field.value))).collect();
         let message = printable(&message);
-        self.tell(message.len(), PluginEvent::Log { level, message, fields }).await
+        self.tell(told + message.len(), PluginEvent::Log { level, message, fields }).await
     }
 
     async fn output(&mut self, node: u32, stream: OutputStream, bytes: Vec<u8>) -> wasmtime::Result<()> {
@@ -87,7 +88,8 @@ impl events::Host for State {
         unit: String,
     ) -> wasmtime::Result<()> {
         let activity = printable(&activity);
-        self.tell(activity.len(), PluginEvent::Progress { activity, done, total, unit: printable(&unit) }).await
+        self.tell(activity.len() + unit.len(), PluginEvent::Progress { activity, done, total, unit: printable(&unit) })
+            .await
     }
 }
 

@@ -10,7 +10,7 @@ const COLUMNS: [(&str, bool); 12] = [
     ("Run", false),
     ("Index", true),
     ("Model", false),
-    ("Topology", false),
+    ("Topology", true),
     ("Launcher", true),
     ("Deployment", true),
     ("GPU Arch", true),

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::card::Card;
 use super::execute::{Executed, cause_word};
 use super::job;
+use crate::plugin::PluginError;
 use crate::plugin::jobs::{Cause, CollectedFile};
 use crate::results::configs::{config_of_row, load_configs};
 use crate::results::error_scan::ErrorScan;
@@ -24,6 +25,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Why it is no success.
     pub reason: Option<String>,
+    /// What to do about it, where something can be said.
+    pub hint: Option<String>,
     /// How it executed, as `job.json` has it.
     pub execution: Value,
     /// What evidence there is, as `job.json` has it.
@@ -39,12 +42,20 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+
     /// A job that was left out.
     #[must_use]
     pub fn skipped(id: &str, facts: &JobFacts, reason: String) -> Self {
         Self {
             verdict: Verdict::Skipped,
             reason: Some(reason),
+            hint: None,
             execution: Value::Null,
             evidence: Value::Null,
             rows: vec![Row::skipped(id, facts)],
@@ -67,6 +78,7 @@ impl Judged {
         Self {
             verdict: verdict::decide(&execution, &evidence),
             reason: Some(reason.clone()),
+            hint: None,
             execution: json!({"state": "never-started", "message": reason}),
             evidence: Value::Null,
             rows: vec![Row::setup_failure(id, facts, card_n_gpus)],
@@ -124,6 +136,7 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
         duration: executed.ending.as_ref().and_then(|ending| ending.duration),
         nodes: nodes_of(executed),
         message: message_of(executed),
+        hint: executed.error.as_ref().and_then(PluginError::hint),
         execution,
         files,
     };
@@ -185,6 +198,7 @@ struct Owned {
     duration: Option<f64>,
     nodes: Nodes,
     message: String,
+    hint: Option<String>,
     execution: Execution,
     files: Vec<CollectedFile>,
 }
@@ -229,6 +243,7 @@ impl Owned {
         Judged {
             rows: self.rows(&verdict, &measured),
             reason,
+            hint: self.hint,
             execution: json!({"state": execution_word(&self.execution), "code": exit_code(&self.execution), "message": self.message}),
             evidence: evidence_json(&evidence, self.complete),
             verdict,

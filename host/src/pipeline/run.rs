@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use super::image::Image;
 use super::job::{self, Additions, Ingredients};
 use super::record::{self, Judged};
 use super::stage::{self, StageError};
+use crate::capability::events::PluginEvent;
 use crate::capability::process::supervise::OUTPUT_FILE;
 use crate::config::{ConfigError, gpus, tools, words};
 use crate::plugin::accelerators::Inventory;
@@ -98,8 +99,18 @@ pub struct Place {
 }
 
 impl Place {
+    /// A session whose plugins are heard: what they log becomes messages of the run.
     fn session(&self) -> Session {
-        Session::quiet(self.context.clone())
+        let (sender, mut receiver) = mpsc::channel(64);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                if let PluginEvent::Log { level, message, .. } = event {
+                    events.say(execute::gravity(level), "", message);
+                }
+            }
+        });
+        Session::quiet(self.context.clone()).telling(sender)
     }
 
     fn environment(&self) -> &Environment {
@@ -390,6 +401,19 @@ enum SetupError {
     Other(String),
 }
 
+impl SetupError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Plugin(error) => error.hint(),
+            Self::Config(error) => error.hint.clone(),
+            Self::Stage(StageError::NoScript { .. }) => {
+                Some("`--model-dir` or MODEL_DIR names the model tree".to_owned())
+            }
+            Self::Stage(_) | Self::Io(_) | Self::Other(_) => None,
+        }
+    }
+}
+
 /// A job that is ready for its target, and the devices that it has.
 struct Ready {
     job: Job,
@@ -411,8 +435,10 @@ impl Shared {
             Ok(ready) => ready,
             Err(error) => {
                 let refused = matches!(&error, SetupError::Plugin(error) if error.is_denied());
+                let hint = error.hint();
                 let judged =
-                    Judged::setup_failure(&id, &facts, &job::text(&work.card.model, "n_gpus"), error.to_string());
+                    Judged::setup_failure(&id, &facts, &job::text(&work.card.model, "n_gpus"), error.to_string())
+                        .hint(hint);
                 return self.finish(id, work, image, judged, refused).await;
             }
         };
@@ -421,7 +447,7 @@ impl Shared {
                 Ok(plan) => Outcome::Plan(work.card.name.clone(), plan),
                 Err(error) => {
                     let refused = error.is_denied();
-                    let judged = Judged::setup_failure(&id, &facts, "", error.to_string());
+                    let judged = Judged::setup_failure(&id, &facts, "", error.to_string()).hint(error.hint());
                     Outcome::Report(Box::new(JobReport {
                         id,
                         model: work.card.name.clone(),
@@ -824,6 +850,7 @@ impl Shared {
             "evidence": judged.evidence,
             "verdict": judged.verdict.status(),
             "reason": judged.reason,
+            "hint": judged.hint,
             "seconds": judged.duration,
             "rows": judged.rows.iter().map(record::row_json).collect::<Vec<_>>(),
         });

@@ -114,8 +114,8 @@ impl Catalog {
         self.entries.iter().filter(move |entry| entry.manifest.kind == kind)
     }
 
-    /// The one of a kind that provides a name; the plugin's own name counts as one it provides, and so does the part
-    /// after its first hyphen. Case, hyphen and underscore make no difference.
+    /// The one of a kind that provides a name; the plugin's own name counts as one it provides. Case, hyphen and
+    /// underscore make no difference.
     #[must_use]
     pub fn providing(&self, kind: Kind, name: &str) -> Option<&Entry> {
         let plain = |text: &str| text.to_ascii_lowercase().replace('_', "-");

@@ -1,0 +1,67 @@
+//! Secrets reach the build and the container that need them, and nothing that stays.
+
+use std::path::Path;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::engine;
+use crate::scene::Scene;
+
+const VALUE: &str = "s3cr3t-value-that-nobody-prints";
+
+/// Every file below a directory that has the value in it.
+fn holders(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(holders(&path));
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && bytes.windows(VALUE.len()).any(|window| window == VALUE.as_bytes())
+        {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_site_secret_reaches_the_build_and_the_container_and_stays_nowhere() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.set("MAD_SECRETS_X", VALUE);
+    let script = "printf %s \"$MAD_SECRETS_X\" | sha256sum > /shared/seen\necho \"it is $MAD_SECRETS_X\"\necho 'performance: 1 u'\n";
+    let model = scene.model("keep", script, &json!({}));
+    let rest = "RUN --mount=type=secret,id=MAD_SECRETS_X sha256sum < /run/secrets/MAD_SECRETS_X > /seen && cat /seen";
+    scene.dockerfile("keep.Dockerfile", "", rest);
+    let hash = hex::encode(Sha256::digest(VALUE));
+
+    let ended = scene.build(&["--live-output", "--clean-docker-cache"]).with(0);
+    assert!(!ended.all().contains(VALUE));
+    let log = scene.text(&format!("{model}_keep.build.live.log"));
+    assert!(log.contains(&hash), "the build had the secret: {log}");
+
+    let image = format!("ci-{model}_keep");
+    for look in [engine::said(&["history", "--no-trunc", &image]), engine::said(&["image", "inspect", &image])] {
+        assert!(!look.contains(VALUE), "{look}");
+    }
+    assert_eq!(scene.json("build_manifest.json")["context"]["docker_env_vars"].get("MAD_SECRETS_X"), None);
+
+    let context = scene.context(&json!({}));
+    let ended = scene.maddock(&["run", "-m", "build_manifest.json", "-c", &context, "--live-output"]).with(0);
+    assert!(scene.left("seen").contains(&hash), "the container had the secret");
+    assert!(!ended.all().contains(VALUE), "{}", ended.all());
+    // Manifest, logs, trace, run.json, rows: all that there is in the working directory.
+    assert_eq!(holders(&scene.work), Vec::<String>::new());
+}
+
+#[test]
+fn a_credential_of_the_card_is_in_variables_of_the_container_and_in_no_file() {
+    let Some(mut scene) = Scene::new() else { return };
+    let script = "printf %s \"$SITE_TOKEN\" | sha256sum > /shared/seen\necho 'performance: 1 u'\n";
+    scene.model("cred", script, &json!({"cred": "SITE"}));
+    std::fs::write(scene.tree.join("credential.json"), json!({"SITE": {"token": VALUE}}).to_string()).unwrap();
+    scene.run(&json!({}), &[]).with(0);
+    assert!(scene.left("seen").contains(&hex::encode(Sha256::digest(VALUE))));
+    assert_eq!(holders(&scene.work), Vec::<String>::new());
+}
