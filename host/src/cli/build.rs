@@ -1,5 +1,6 @@
 //! `maddock build`, and the build phase of `maddock run`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use maddock_bindings::api::types::WorkPlan;
@@ -20,6 +21,7 @@ use crate::pipeline::event::Gravity;
 use crate::pipeline::image::Image;
 use crate::pipeline::manifest::{self, ManifestBuilder};
 use crate::pipeline::run::Work;
+use crate::plugin::build::BuildPlan;
 
 /// What came of a build phase.
 #[derive(Debug)]
@@ -39,8 +41,6 @@ pub struct Request<'a> {
     pub options: &'a BuildOptions,
     /// Where the manifest goes, absolute.
     pub manifest: &'a Path,
-    /// Print plans and build nothing.
-    pub dry_run: bool,
     /// How to print.
     pub format: Format,
 }
@@ -87,12 +87,13 @@ async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], s
         log_directory: invocation.setup.output.clone(),
     };
     let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
-    let request =
-        Request { options: &options, manifest: &manifest, dry_run: arguments.dry_run, format: arguments.common.format };
-    let phase = phase(invocation, &effective, &cards, &request, stop).await?;
+    let planned = signals::unless_stopped(stop, plan(invocation, &effective, &cards, &options)).await?;
     if arguments.dry_run {
+        planned.print(arguments.common.format);
         return Ok(Exit::Success);
     }
+    let request = Request { options: &options, manifest: &manifest, format: arguments.common.format };
+    let phase = planned.run(invocation, &effective, &request, stop).await?;
     let summary = phase.summary;
     let mut members = Map::new();
     members.insert("summary".to_owned(), summary.clone());
@@ -118,27 +119,36 @@ fn exit_code(report: &BuildReport, interrupted: bool) -> Exit {
     }
 }
 
-/// Plans, builds, pushes, and writes the manifest.
+/// A build phase that is planned.
+#[derive(Debug)]
+pub struct Planned<'a> {
+    build: build::Build<'a>,
+    plan: BuildPlan,
+    cards: &'a [Card],
+}
+
+/// Asks the builder which images the models need.
 ///
 /// # Errors
-/// There is no builder, it fails as a whole, or the manifest cannot be written.
-pub async fn phase(
-    invocation: &Invocation,
+/// There is no builder, or it fails as a whole.
+pub async fn plan<'a>(
+    invocation: &'a Invocation,
     effective: &Effective,
-    cards: &[Card],
-    request: &Request<'_>,
-    stop: &CancellationToken,
-) -> Result<Phase, Failure> {
+    cards: &'a [Card],
+    options: &BuildOptions,
+) -> Result<Planned<'a>, Failure> {
     let of_plugin = |error: &crate::plugin::PluginError| Failure::of_plugin(Exit::Build, error);
-    let session = invocation.session();
+    // The same model may be selected with several sets of arguments: one image serves them all.
+    let mut names = BTreeSet::new();
+    let models: Vec<Card> = cards.iter().filter(|card| names.insert(card.name.clone())).cloned().collect();
     let build = build::Build::new(
         &invocation.setup.plugins,
-        &session,
+        &invocation.session(),
         &invocation.events,
         &invocation.context,
-        cards,
+        &models,
         effective.value(),
-        request.options,
+        options,
     )
     .map_err(|error| of_plugin(&error))?
     .ok_or_else(|| Failure::new(Exit::Build, "no builder plugin is loaded"))?;
@@ -146,34 +156,55 @@ pub async fn phase(
     for warning in &plan.warnings {
         invocation.events.say(Gravity::Warning, "", warning);
     }
-    if request.dry_run {
-        print_plans(&plan, request.format);
-        return Ok(Phase { report: BuildReport::default(), summary: Value::Null, works: Vec::new() });
+    Ok(Planned { build, plan, cards })
+}
+
+impl Planned<'_> {
+    /// What could be run if every image were there already.
+    #[must_use]
+    pub fn works(&self) -> Vec<Work> {
+        self.plan.images.iter().flat_map(|image| works(self.cards, &image.model, &image.key, &Value::Null)).collect()
     }
-    let report = tokio::select! {
-        report = build.run(plan) => report,
-        () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted while building")),
-    };
-    let mut builder = assemble(cards, &report, request.options.registry.as_deref());
-    // Upstream copies the tree into the working directory; here a later run must know where it is.
-    builder.extra(manifest::TREE, json!(invocation.setup.tree));
-    builder.write(request.manifest, effective).map_err(|error| Failure::new(Exit::Failure, &error))?;
-    if request.format == Format::Text {
-        print_report(&report, !request.options.architectures.is_empty());
+
+    /// Prints the plan.
+    pub fn print(&self, format: Format) {
+        print_plans(&self.plan, format);
     }
-    let works = report
-        .built
-        .iter()
-        .flat_map(|built| {
-            // The same model may be selected with several sets of arguments: one image serves them all.
-            let image = Image::of_entry(&built.key, &built.entry);
-            cards
-                .iter()
-                .filter(|card| card.name == built.model)
-                .map(move |card| Work { card: card.clone(), image: Some(image.clone()) })
-        })
-        .collect();
-    Ok(Phase { summary: builder.summary(), report, works })
+
+    /// Builds, pushes, and writes the manifest.
+    ///
+    /// # Errors
+    /// Interrupted, or the manifest cannot be written.
+    pub async fn run(
+        self,
+        invocation: &Invocation,
+        effective: &Effective,
+        request: &Request<'_>,
+        stop: &CancellationToken,
+    ) -> Result<Phase, Failure> {
+        let Self { build, plan, cards } = self;
+        let report = tokio::select! {
+            report = build.run(plan) => report,
+            () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted while building")),
+        };
+        let mut builder = assemble(cards, &report, request.options.registry.as_deref());
+        // Upstream copies the tree into the working directory; here a later run must know where it is.
+        builder.extra(manifest::TREE, json!(invocation.setup.tree));
+        builder.write(request.manifest, effective).map_err(|error| Failure::new(Exit::Failure, &error))?;
+        if request.format == Format::Text {
+            print_report(&report, !request.options.architectures.is_empty());
+        }
+        let works =
+            report.built.iter().flat_map(|built| works(cards, &built.model, &built.key, &built.entry)).collect();
+        Ok(Phase { summary: builder.summary(), report, works })
+    }
+}
+
+/// One image and every selection of its model.
+fn works(cards: &[Card], model: &str, key: &str, entry: &Value) -> Vec<Work> {
+    let image = Image::of_entry(key, entry);
+    let of_model = cards.iter().filter(|card| card.name == model);
+    of_model.map(|card| Work { card: card.clone(), image: Some(image.clone()) }).collect()
 }
 
 fn assemble(cards: &[Card], report: &BuildReport, registry: Option<&str>) -> ManifestBuilder {

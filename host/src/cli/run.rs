@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::args::{self, Format, Run};
-use super::build::{self, Phase};
+use super::build;
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::invocation::{self, Invocation};
@@ -16,7 +16,7 @@ use super::{performance, render, signals, style, table};
 use crate::config::{Effective, Origin};
 use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
-use crate::pipeline::event::Gravity;
+use crate::pipeline::event::{Gravity, Stream};
 use crate::pipeline::image::Image;
 use crate::pipeline::manifest::{Manifest, ManifestImage};
 use crate::pipeline::run::{self, Chosen, JobReport, Place, RunOptions, RunReport, TimeLimit, Work};
@@ -26,6 +26,9 @@ use crate::results::verdict::Verdict;
 
 /// The target where nothing names one.
 const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
+
+/// Sections of the context that belong to targets, whether a plugin provides them or not.
+const TARGET_SECTIONS: &str = include_str!("../../../presets/target-sections.json");
 
 /// Runs models and records their results.
 ///
@@ -124,6 +127,7 @@ async fn phases(
     let mut effective = invocation.configuration(&arguments.context, false)?;
     let mut build_summary = Value::Null;
     let mut build_failed = false;
+    let mut checked_keys = false;
     let (target, works) = match manifest {
         Some(manifest) => {
             effective = manifest.merged_under(&effective).map_err(|error| Failure::new(Exit::Arguments, &error))?;
@@ -140,10 +144,23 @@ async fn phases(
                 Some(reference) => cards.into_iter().map(|card| given_image(card, &reference)).collect(),
                 None => {
                     signals::unless_stopped(&stop, build_defaults(invocation, &mut effective)).await?;
-                    let phase = built(invocation, arguments, &effective, &cards, &stop).await?;
+                    let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
+                    signals::unless_stopped(&stop, checked).await?;
+                    checked_keys = true;
+                    let options = build_options(invocation, arguments);
+                    let planning = build::plan(invocation, &effective, &cards, &options);
+                    let planned = signals::unless_stopped(&stop, planning).await?;
+                    let run_options = self::options(invocation, arguments, time_limit)?;
+                    let plans = check(invocation, &effective, &target, planned.works(), &run_options, &stop).await?;
                     if arguments.dry_run {
-                        return Ok(Exit::Success);
+                        planned.print(arguments.common.format);
+                        print_plans(&plans, arguments.common.format);
+                        return Ok(exit_code(&plans, false));
                     }
+                    let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
+                    let request =
+                        build::Request { options: &options, manifest: &manifest, format: arguments.common.format };
+                    let phase = planned.run(invocation, &effective, &request, &stop).await?;
                     build_summary = phase.summary.clone();
                     build_failed = !phase.report.failed.is_empty() || !phase.report.unpushed.is_empty();
                     if phase.report.built.is_empty() {
@@ -155,28 +172,20 @@ async fn phases(
             (target, works)
         }
     };
-    let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
-    let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
-    signals::unless_stopped(&stop, checked).await?;
+    if !checked_keys {
+        let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
+        let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
+        signals::unless_stopped(&stop, checked).await?;
+    }
 
     let options = options(invocation, arguments, time_limit)?;
-    let place = Place {
-        plugins: invocation.setup.plugins.clone(),
-        context: invocation.context.clone(),
-        directory: invocation.directory.clone(),
-        config: Arc::new(effective.value().clone()),
-        events: events.clone(),
-        stop,
-    };
+    let place = place(invocation, &effective, events.clone(), &stop);
     if works.is_empty() {
         events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
     }
     invocation.record("run", "running", description(&effective, &target, &works));
     let first_row = performance::row_count(&options.output);
-    let report = run::run(&place, &target, works.clone(), &options).await.map_err(|error| match &error {
-        run::RunError::Plugin(error) => Failure::of_plugin(Exit::Run, error),
-        _ => Failure::new(Exit::Run, &error),
-    })?;
+    let report = run::run(&place, &target, works.clone(), &options).await.map_err(|error| of_run(&error))?;
     if arguments.dry_run {
         print_plans(&report, arguments.common.format);
         return Ok(exit_code(&report, false));
@@ -246,27 +255,53 @@ async fn build_defaults(invocation: &Invocation, effective: &mut Effective) -> R
     effective.add_build_defaults().map_err(|error| invocation::of_configuration(&error))
 }
 
-async fn built(
-    invocation: &Invocation,
-    arguments: &Run,
-    effective: &Effective,
-    cards: &[Card],
-    stop: &CancellationToken,
-) -> Result<Phase, Failure> {
-    let options = BuildOptions {
+fn build_options(invocation: &Invocation, arguments: &Run) -> BuildOptions {
+    BuildOptions {
         architectures: Vec::new(),
         registry: arguments.registry.clone(),
         no_cache: arguments.clean_docker_cache,
         log_directory: invocation.setup.output.clone(),
-    };
-    let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
-    let request = build::Request {
-        options: &options,
-        manifest: &manifest,
-        dry_run: arguments.dry_run,
-        format: arguments.common.format,
-    };
-    build::phase(invocation, effective, cards, &request, stop).await
+    }
+}
+
+/// Plans every job before the first effect: what can never run is refused by name now, not after its image was built.
+async fn check(
+    invocation: &Invocation,
+    effective: &Effective,
+    target: &Chosen,
+    works: Vec<Work>,
+    options: &RunOptions,
+    stop: &CancellationToken,
+) -> Result<RunReport, Failure> {
+    let place = place(invocation, effective, Stream::default(), stop);
+    let options = RunOptions { dry_run: true, jobs: 1, ..options.clone() };
+    let report = run::run(&place, target, works, &options).await.map_err(|error| of_run(&error))?;
+    match report.jobs.iter().find(|job| job.unplannable) {
+        None => Ok(report),
+        Some(job) => {
+            let exit = if job.refused { Exit::Refused } else { Exit::Arguments };
+            let reason = job.judged.reason.as_deref().unwrap_or_default();
+            Err(Failure::new(exit, format!("{}: {reason}", job.model)))
+        }
+    }
+}
+
+fn place(invocation: &Invocation, effective: &Effective, events: Stream, stop: &CancellationToken) -> Place {
+    Place {
+        plugins: invocation.setup.plugins.clone(),
+        context: invocation.context.clone(),
+        directory: invocation.directory.clone(),
+        config: Arc::new(effective.value().clone()),
+        events,
+        stop: stop.clone(),
+    }
+}
+
+fn of_run(error: &run::RunError) -> Failure {
+    match error {
+        run::RunError::Plugin(error) => Failure::of_plugin(Exit::Run, error),
+        _ => Failure::new(Exit::Run, error),
+    }
 }
 
 /// The target: by option, by the configuration, or the default.
@@ -274,6 +309,7 @@ async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective)
     let plugins = &invocation.setup.plugins;
     let configured =
         effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?.map(|chosen| chosen.target);
+    without_target(invocation, effective)?;
     let name = arguments.target.clone().or(configured).unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
     let plugin = plugins
         .providing(Kind::Target, &name)
@@ -284,6 +320,27 @@ async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective)
                 .hint(format!("the targets are {}", crate::config::nearest::listed(&known, "and")))
         })?;
     Chosen::new(plugin, &invocation.session()).await.map_err(|error| Failure::of_plugin(Exit::Run, &error))
+}
+
+/// A section for a target that no plugin provides must not end as a run somewhere else.
+fn without_target(invocation: &Invocation, effective: &Effective) -> Result<(), Failure> {
+    let sections: Vec<String> = serde_json::from_str(TARGET_SECTIONS)
+        .map_err(|error| Failure::new(Exit::Failure, format!("shipped target sections: {error}")))?;
+    let catalog = invocation.setup.plugins.catalog();
+    let orphan = sections.iter().find(|section| {
+        effective.get(section.as_str()).is_some() && catalog.providing(Kind::Target, section).is_none()
+    });
+    match orphan {
+        None => Ok(()),
+        Some(section) => Err(Failure::new(
+            Exit::Arguments,
+            format!("the context has a section `{section}`, and no target plugin answers to it"),
+        )
+        .hint(format!(
+            "take it out, or load a plugin that does by `--plugin FILE`; the targets are {}",
+            crate::config::nearest::listed(&catalog.provided(Kind::Target), "and")
+        ))),
+    }
 }
 
 fn options(invocation: &Invocation, arguments: &Run, time_limit: TimeLimit) -> Result<RunOptions, Failure> {

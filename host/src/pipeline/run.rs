@@ -150,6 +150,8 @@ pub struct JobReport {
     pub judged: Judged,
     /// Policy refused something that it needed.
     pub refused: bool,
+    /// Its target says that it can never run as it is.
+    pub unplannable: bool,
 }
 
 /// A target that was chosen, and how it describes itself.
@@ -420,7 +422,14 @@ impl Shared {
                 Err(error) => {
                     let refused = error.is_denied();
                     let judged = Judged::setup_failure(&id, &facts, "", error.to_string());
-                    Outcome::Report(Box::new(JobReport { id, model: work.card.name.clone(), image, judged, refused }))
+                    Outcome::Report(Box::new(JobReport {
+                        id,
+                        model: work.card.name.clone(),
+                        image,
+                        judged,
+                        refused,
+                        unplannable: true,
+                    }))
                 }
             };
         }
@@ -748,7 +757,7 @@ impl Shared {
             reason: judged.reason.clone(),
             seconds: judged.duration,
         });
-        Outcome::Report(Box::new(JobReport { id, model: work.card.name, image, judged, refused }))
+        Outcome::Report(Box::new(JobReport { id, model: work.card.name, image, judged, refused, unplannable: false }))
     }
 
     /// Every reporter that answers to `run` gets the rows.
