@@ -87,9 +87,9 @@ fn processes_that_a_model_leaves_behind_end_with_it() {
 }
 
 fn interrupted_by(signal: Signal) {
-    let mut playground = Playground::with("echo 'performance: 1 x'");
+    let mut playground = Playground::new();
+    playground.model("before", json!({}), "echo 'performance: 1 x'");
     let notes = family(&mut playground, json!({}));
-    // The model `m` is now there twice: the first has ended when the second one waits.
     let run = started(&playground, &[]);
     for note in &notes {
         line_of(note);
@@ -99,9 +99,9 @@ fn interrupted_by(signal: Signal) {
     all_gone(&notes);
     let table = playground.read("perf.csv");
     assert!(table.ends_with('\n') && table.starts_with("model,"), "{table}");
-    for row in playground.rows() {
-        assert_eq!(row.len(), 29);
-    }
+    let rows = playground.rows();
+    assert_eq!(rows[0]["performance"], "1");
+    assert!(rows.iter().all(|row| row.len() == 29), "{rows:?}");
     let run: Value =
         serde_json::from_str(&std::fs::read_to_string(playground.only_run().join("run.json")).unwrap()).unwrap();
     assert_eq!(run["state"], "interrupted");

@@ -88,6 +88,35 @@ fn live_output_is_masked_too() {
 }
 
 #[test]
+fn a_work_directory_that_is_kept_holds_no_secret() {
+    let playground = secretive();
+    let answer = run(&playground, &["--keep-model-dir"]).exits(0);
+    assert!(playground.only_run().join("jobs/0-m/workspace").is_dir());
+    nowhere(&playground.work(), &answer);
+}
+
+#[test]
+fn what_the_sudden_death_of_the_program_leaves_is_for_its_user_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut playground = Playground::new();
+    let note = playground.note("begun");
+    playground.model("m", json!({}), &format!("env; echo $$ > {}; sleep 600", note.display()));
+    let mut command = playground.run_command();
+    command.args(["--tags", "m"]).env("MAD_SECRETS_TOKEN", TOKEN);
+    let run = crate::playground::Started::new(&mut command);
+    let pid = crate::playground::line_of(&note);
+    run.signal(rustix::process::Signal::KILL);
+    run.ended();
+    crate::playground::until("the end of the model", || !crate::playground::alive(&pid));
+    for (path, bytes) in contents(&playground.work()) {
+        if bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()) {
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o077;
+            assert_eq!(mode, 0, "{} can be read by others", path.display());
+        }
+    }
+}
+
+#[test]
 fn a_model_without_a_credential_gets_none() {
     let mut playground = secretive();
     playground.model("n", json!({}), "env | grep -c '^site_' > n_output.csv; echo 'performance: 1 x'");

@@ -49,6 +49,13 @@ pub enum Command {
     },
     /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
+    /// Not in this version: upload results to a database
+    #[command(hide = true)]
+    Database {
+        /// Whatever is given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -127,6 +134,15 @@ pub struct Build {
     /// Accelerator architectures: one image for each
     #[arg(long, short = 'a', value_name = "ARCH", num_args = 1..)]
     pub target_archs: Vec<String>,
+    /// Not in this version: build and reuse what a list says
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub batch_manifest: Option<PathBuf>,
+    /// Not in this version: a manifest for an image that is there already
+    #[arg(long, value_name = "IMAGE", hide = true)]
+    pub use_image: Option<String>,
+    /// Not in this version: build on a compute node
+    #[arg(long, hide = true)]
+    pub build_on_compute: bool,
     /// Push the images to this registry
     #[arg(long, short, value_name = "REGISTRY")]
     pub registry: Option<String>,
@@ -207,6 +223,15 @@ pub struct Run {
     /// Where to append results
     #[arg(long, short, value_name = "FILE", default_value = "perf.csv")]
     pub output: PathBuf,
+    /// Not in this version: where data sources are described
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub data_config: Option<PathBuf>,
+    /// Not in this version: write down the system that a model ran on
+    #[arg(long, hide = true)]
+    pub sys_env_details: bool,
+    /// Not in this version: mirror data below this directory
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub force_mirror_local: Option<PathBuf>,
     /// Run models that are marked as deprecated too
     #[arg(long)]
     pub ignore_deprecated: bool,

@@ -45,6 +45,28 @@ pub struct Request<'a> {
     pub format: Format,
 }
 
+/// Options of the predecessor that exclude each other, and the ones that this version does not have.
+fn unsupported(arguments: &Build) -> Result<(), Failure> {
+    let (batch, image, compute) =
+        (arguments.batch_manifest.is_some(), arguments.use_image.is_some(), arguments.build_on_compute);
+    let conflict = [
+        (batch && !arguments.tags.is_empty(), "`--batch-manifest` and `--tags` exclude each other"),
+        (image && arguments.registry.is_some(), "`--use-image` and `--registry` exclude each other"),
+        (image && compute, "`--use-image` and `--build-on-compute` exclude each other"),
+        (compute && arguments.registry.is_none(), "`--build-on-compute` needs `--registry`"),
+        (batch, "`--batch-manifest` is not in this version"),
+        (
+            image,
+            "`--use-image` is not in this version; `run -c '{\"MAD_CONTAINER_IMAGE\": …}'` runs an image that is there",
+        ),
+        (compute, "`--build-on-compute` is not in this version"),
+    ];
+    match conflict.into_iter().find(|(found, _)| *found) {
+        Some((_, message)) => Err(Failure::new(Exit::Arguments, message)),
+        None => Ok(()),
+    }
+}
+
 /// Builds the images of selected models.
 ///
 /// # Errors
@@ -57,6 +79,7 @@ pub async fn run(arguments: Build) -> Outcome {
         )
         .hint("put everything into the file"));
     }
+    unsupported(&arguments)?;
     let setup = Setup::new(&arguments.common)?;
     let tags = args::pieces(&arguments.tags);
     if tags.is_empty() {

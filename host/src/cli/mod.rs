@@ -48,8 +48,10 @@ use args::{Cli, Command};
 pub use exit::Exit;
 use failure::{Failure, Outcome};
 
+/// The program whose place this one takes.
+const PREDECESSOR: &str = "madengine";
 /// Names under which this program behaves as itself.
-const NAMES: [&str; 2] = ["maddock", "madengine"];
+const NAMES: [&str; 2] = ["maddock", PREDECESSOR];
 
 /// The command line's definition, under a name.
 #[must_use]
@@ -62,6 +64,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let called = arguments.first().and_then(|path| Path::new(path).file_name()).and_then(|name| name.to_str());
     let name = NAMES.into_iter().find(|name| Some(*name) == called).unwrap_or("maddock");
+    if name == PREDECESSOR && arguments.len() == 2 && arguments.get(1).is_some_and(|only| only == "--version") {
+        // Scripts look for this line.
+        println!("🚀 {name} version {}", env!("CARGO_PKG_VERSION"));
+        return Exit::Success.into();
+    }
     let parsed = definition(name).try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
@@ -73,6 +80,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Completions { shell } => completions(name, shell),
+        Command::Database { .. } => {
+            Err(Failure::new(Exit::Failure, "uploading results to a database is not in this version")
+                .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
+        }
         Command::Plugin { action } => plugin::run(&action),
         command => waiting(command),
     };
@@ -120,7 +131,7 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
-        Command::Completions { .. } | Command::Plugin { .. } => Ok(Exit::Success),
+        Command::Completions { .. } | Command::Plugin { .. } | Command::Database { .. } => Ok(Exit::Success),
     }
 }
 

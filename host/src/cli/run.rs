@@ -126,6 +126,14 @@ async fn phases(
 ) -> Outcome {
     let events = &invocation.events;
     let mut effective = invocation.configuration(&arguments.context, false)?;
+    let idle = [
+        (arguments.data_config.is_some(), "--data-config"),
+        (arguments.force_mirror_local.is_some(), "--force-mirror-local"),
+        (arguments.sys_env_details, "--sys-env-details"),
+    ];
+    for (_, option) in idle.into_iter().filter(|(given, _)| *given) {
+        events.say(Gravity::Warning, "", format!("`{option}` has no effect: what it is for is not in this version"));
+    }
     let mut build_summary = Value::Null;
     let mut build_failed = false;
     let mut checked_keys = false;

@@ -529,6 +529,11 @@ impl Shared {
         facts.launcher =
             if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
 
+        if !job::text(&card.model, "data").is_empty() && place.context.roots.tree.join("data.json").is_file() {
+            let text =
+                format!("`{}` asks for data, and data providers are not in this version: it runs without", card.name);
+            place.events.say(Gravity::Warning, "", text);
+        }
         let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
         let additions = self.additions(card)?;
         let arguments = self.arguments(card)?;
