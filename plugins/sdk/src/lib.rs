@@ -3,7 +3,7 @@
 //! A plugin is a component: it exports the interface of its kind (see the modules of that name), imports the
 //! capabilities that it uses, and carries a manifest inside itself:
 //!
-//! ```ignore
+//! ```text
 //! struct Plugin;
 //! impl maddock_sdk::launcher::Guest for Plugin { /* … */ }
 //! maddock_sdk::manifest!("plugin.json");
