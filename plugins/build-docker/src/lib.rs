@@ -134,7 +134,10 @@ fn destination(request: &BuildRequest, image: &ImagePlan) -> Result<String> {
             .hint("name one by `--registry`")
     })?;
     let named = extra(request, &format!("registry_image/{}", image.model)).filter(|_| image.architecture.is_none());
-    Ok(named.map_or_else(|| names::pushed(&image.key, registry, extra(request, &format!("repository:{}", key_of(registry)))), str::to_owned))
+    Ok(named.map_or_else(
+        || names::pushed(&image.key, registry, extra(request, &format!("repository:{}", key_of(registry)))),
+        str::to_owned,
+    ))
 }
 
 /// The plugin.
