@@ -803,7 +803,8 @@ impl Shared {
             "job": id,
             "model": work.card.name,
             "image": work.image.as_ref().map(Image::reference),
-            "image_digest": work.image.as_ref().and_then(|image| image.image_digest.clone()),
+            // What was run, where that is known: a tag may have moved since the build.
+            "image_digest": judged.image_digest.clone().or_else(|| work.image.as_ref()?.image_digest.clone()),
             "execution": judged.execution,
             "evidence": judged.evidence,
             "verdict": judged.verdict.status(),
