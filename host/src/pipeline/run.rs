@@ -403,7 +403,9 @@ impl Shared {
         let ready = match self.prepare(&id, &work, &mut facts).await {
             Ok(ready) => ready,
             Err(error) => {
-                let refused = matches!(&error, SetupError::Plugin(error) if error.is_denied());
+                let of_plugin = if let SetupError::Plugin(error) = &error { Some(error) } else { None };
+                let refused = of_plugin.is_some_and(PluginError::is_denied);
+                self.advise(&id, of_plugin);
                 let judged =
                     Judged::setup_failure(&id, &facts, &job::text(&work.card.model, "n_gpus"), error.to_string());
                 return self.finish(id, work, image, judged, refused).await;
@@ -700,6 +702,7 @@ impl Shared {
         for problem in &executed.problems {
             place.events.say(Gravity::Error, id, problem);
         }
+        self.advise(id, executed.error.as_ref());
         let refused = executed.error.as_ref().is_some_and(PluginError::is_denied);
         let evidence = record::Gathering {
             id,
@@ -723,6 +726,13 @@ impl Shared {
             let _ = tokio::fs::remove_dir_all(&workspace).await;
         }
         (judged, refused)
+    }
+
+    /// Says what can be done about an error, where something can.
+    fn advise(&self, id: &str, error: Option<&PluginError>) {
+        if let Some(hint) = error.and_then(PluginError::hint) {
+            self.place.events.say(Gravity::Info, id, format!("hint: {hint}"));
+        }
     }
 
     /// Writes a job's rows, its views, and its part of the run's directory.
