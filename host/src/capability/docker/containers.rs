@@ -2,6 +2,7 @@
 //! never touched, and none is ever named by guessing.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
@@ -31,6 +32,11 @@ impl Owned {
     /// What the plugin sees.
     pub(super) fn info(&self) -> ContainerInfo {
         info(&self.found)
+    }
+
+    /// Whether it runs, or did.
+    fn was_started(&self) -> bool {
+        !matches!(self.info().state.as_str(), "created" | "")
     }
 
     /// Whether it has a terminal: then its two output streams are one.
@@ -96,9 +102,17 @@ pub(super) async fn create(engine: &Engine, name: &str, body: ContainerCreateBod
 
 /// Starts a container. One that runs already is fine.
 pub(super) async fn start(engine: &Engine, run: &str, id: &str) -> Result<(), ApiError> {
-    let container = owned(engine, run, id).await?;
-    let started = engine.client().start_container(&container.id, None).await;
-    started.map_err(|error| engine.failed(&format!("cannot start container `{id}`"), &error))
+    let asked = AtomicBool::new(false);
+    patiently(PATIENCE, || async {
+        let container = owned(engine, run, id).await?;
+        // The answer was lost, and the request was not: a second one could run again what has ended meanwhile.
+        if asked.swap(true, Ordering::Relaxed) && container.was_started() {
+            return Ok(());
+        }
+        let started = engine.client().start_container(&container.id, None).await;
+        started.map_err(|error| engine.failed(&format!("cannot start container `{id}`"), &error))
+    })
+    .await
 }
 
 /// Containers of this run that bear all the labels.
