@@ -15,6 +15,8 @@ use crate::options::{self, add, put_mount};
 
 /// Where a job sees its workspace.
 pub const WORKSPACE: &str = "/myworkspace";
+/// The label by which the host knows a container that is not to go with its run.
+const KEPT: &str = "maddock.keep-alive";
 /// Where images have the vendor's libraries unless they say otherwise.
 const ROCM: &str = "/opt/rocm";
 /// The device that upstream gives to every container; machines without it have none to give.
@@ -142,7 +144,11 @@ pub fn prepare(job: &Job, around: &Surroundings) -> Result<Work> {
         warnings.extend(read.warnings);
         options::apply(read.options, &mut spec)?;
     }
-    let plain_name = job.options.has(JobOptions::KEEP_ALIVE).then(|| name::compatible(&image.reference));
+    let kept = job.options.has(JobOptions::KEEP_ALIVE);
+    if kept {
+        spec.labels.push(Entry { name: KEPT.to_owned(), value: "true".to_owned() });
+    }
+    let plain_name = kept.then(|| name::compatible(&image.reference));
     Ok(Work { place, script: entry::script(job, role), image, spec, plain_name, warnings })
 }
 

@@ -273,3 +273,11 @@ fn models_find_the_vendor_s_libraries_where_user_or_image_say() {
     assert_eq!(located("NVIDIA", &[], &[]), "none");
     assert_eq!(located("", &[], &[]), "none");
 }
+
+#[test]
+fn the_host_is_told_of_a_container_that_is_to_be_kept() {
+    let mut job = job();
+    assert!(spec(&job).labels.is_empty());
+    job.options = JobOptions::KEEP_ALIVE;
+    assert_eq!(spec(&job).labels, [Entry { name: "maddock.keep-alive".into(), value: "true".into() }]);
+}

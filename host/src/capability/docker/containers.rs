@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
@@ -115,21 +115,31 @@ pub(super) async fn start(engine: &Engine, run: &str, id: &str) -> Result<(), Ap
     .await
 }
 
+async fn list(engine: &Engine, labels: Vec<String>) -> Result<Vec<ContainerSummary>, ApiError> {
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some(HashMap::from([("label".to_owned(), labels)])),
+        ..ListContainersOptions::default()
+    };
+    patiently(PATIENCE, || async {
+        let answer = engine.client().list_containers(Some(options.clone())).await;
+        answer.map_err(|error| engine.failed("cannot list containers", &error))
+    })
+    .await
+}
+
+/// Containers of any run that have a label: ids and labels. To look at them is no leave to touch them.
+pub(super) async fn labelled(engine: &Engine, label: &str) -> Result<Vec<(String, HashMap<String, String>)>, ApiError> {
+    let listed = list(engine, vec![label.to_owned()]).await?;
+    Ok(listed.into_iter().filter_map(|summary| Some((summary.id?, summary.labels?))).collect())
+}
+
 /// Containers of this run that bear all the labels.
 pub(super) async fn find(engine: &Engine, run: &str, labels: &[Entry]) -> Result<Vec<ContainerInfo>, ApiError> {
     let wanted = std::iter::once(format!("{}={run}", spec::RUN))
         .chain(labels.iter().map(|label| format!("{}={}", label.name, label.value)))
         .collect::<Vec<_>>();
-    let options = ListContainersOptions {
-        all: true,
-        filters: Some(HashMap::from([("label".to_owned(), wanted)])),
-        ..ListContainersOptions::default()
-    };
-    let listed = patiently(PATIENCE, || async {
-        let answer = engine.client().list_containers(Some(options.clone())).await;
-        answer.map_err(|error| engine.failed("cannot list containers", &error))
-    })
-    .await?;
+    let listed = list(engine, wanted).await?;
     let mut found = Vec::with_capacity(listed.len());
     for id in listed.into_iter().filter_map(|summary| summary.id) {
         // One that went away since it was listed is not there.
