@@ -11,7 +11,7 @@ const PERFORMANCE: &str = "echo 'performance: 12.5 things_per_second'\n";
 fn tags_are_built_and_run_in_one_go_with_rows_logs_and_digests() {
     let Some(mut scene) = Scene::new() else { return };
     let model = scene.model("whole", &format!("echo heard-$((40 + 2))\n{PERFORMANCE}"), &json!({}));
-    scene.dockerfile("whole.Dockerfile", "", "RUN echo built-$((40 + 2))");
+    scene.dockerfile("whole.Dockerfile", "", &format!("RUN echo {} built-$((40 + 2))", scene.name));
     let tag = scene.name.clone();
     scene.maddock(&["run", "--tags", &tag, "-s", "summary.json"]).with(0).says("12.5");
 
@@ -36,7 +36,7 @@ fn tags_are_built_and_run_in_one_go_with_rows_logs_and_digests() {
         assert_eq!(rows[0][column], value, "{column}");
     }
     assert_eq!(scene.jobs()[0]["image_digest"], digest);
-    assert_eq!(scene.jobs()[0]["execution"]["cause"], "exited");
+    assert_eq!(scene.jobs()[0]["execution"]["state"], "exited");
 
     let run_log = scene.text(&format!("{model}_whole.run.live.log"));
     assert!(run_log.contains("heard-42") && run_log.contains("test_duration: "), "{run_log}");
@@ -69,14 +69,10 @@ fn a_failing_script_fails_the_run_and_its_output_is_in_the_log() {
     assert!(log.contains("said-42") && log.contains("broken"), "{log}");
     let rows = scene.rows();
     assert_eq!(
-        (&rows[0]["model"], &rows[0]["status"], &rows[0]["performance"]),
-        (&json!(model), &json!("FAILURE"), &json!(""))
+        (&rows[0]["model"], rows[0]["status"].as_str(), rows[0]["performance"].as_str()),
+        (&model, "FAILURE", "")
     );
-    assert_eq!(
-        (&rows[1]["model"], &rows[1]["status"]),
-        (&json!(good), &json!("SUCCESS")),
-        "one failure keeps no other model"
-    );
+    assert_eq!((&rows[1]["model"], rows[1]["status"].as_str()), (&good, "SUCCESS"), "one failure keeps no other model");
     assert_eq!(scene.containers(), Vec::<String>::new());
 }
 
@@ -87,7 +83,7 @@ fn a_script_without_a_result_and_one_with_an_error_in_its_log_fail() {
     scene.model("scan", &format!("{PERFORMANCE}echo 'RuntimeError: no'\n"), &json!({}));
     scene.run(&json!({}), &[]).with(3).says("RuntimeError:");
     let rows = scene.rows();
-    assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&json!("FAILURE"), &json!("FAILURE")));
+    assert_eq!((rows[0]["status"].as_str(), rows[1]["status"].as_str()), ("FAILURE", "FAILURE"));
     assert_eq!(rows[1]["performance"], "12.5", "the performance is recorded all the same");
 }
 
@@ -102,9 +98,9 @@ fn several_results_are_a_row_each_and_their_file_is_in_the_working_directory() {
     scene.run(&json!({}), &[]).with(0);
     let rows = scene.rows();
     let seen: Vec<_> =
-        rows.iter().map(|row| (row["model"].clone(), row["performance"].clone(), row["size"].clone())).collect();
+        rows.iter().map(|row| ["model", "performance", "size"].map(|column| row[column].clone())).collect();
     let expected =
-        [("a", "1.50", "7"), ("b", "2", "8")].map(|(m, p, s)| (json!(format!("{model}_{m}")), json!(p), json!(s)));
+        [("a", "1.50", "7"), ("b", "2", "8")].map(|(m, p, s)| [format!("{model}_{m}"), p.to_owned(), s.to_owned()]);
     assert_eq!(seen, expected, "numbers are as they were written");
     assert!(scene.text(&file).starts_with("model,performance"));
 }
@@ -182,7 +178,7 @@ fn some_failed_builds_fail_a_run_whose_models_are_all_well() {
     scene.model("unfit", PERFORMANCE, &json!({}));
     let tag = scene.name.clone();
     scene.maddock(&["run", "--tags", &tag]).with(2);
-    assert_eq!((scene.rows().len(), &scene.rows()[0]["status"]), (1, &json!("SUCCESS")));
+    assert_eq!((scene.rows().len(), scene.rows()[0]["status"].as_str()), (1, "SUCCESS"));
 }
 
 #[test]
@@ -218,4 +214,13 @@ fn output_comes_while_the_model_runs() {
     assert!(!log.contains("performance:"), "{log}");
     std::fs::write(scene.shared.join("go"), "").unwrap();
     going.wait().with(0);
+}
+
+#[test]
+fn the_digest_of_a_given_image_is_that_of_what_was_run() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.model("given", PERFORMANCE, &json!({}));
+    scene.run(&json!({}), &[]).with(0);
+    let image = engine::inspect("image", &scene.image).expect("the image is there");
+    assert_eq!(scene.jobs()[0]["image_digest"], image["Id"]);
 }
