@@ -203,3 +203,46 @@ fn the_tree_is_left_as_it_was() {
     scene.run(&json!({}), &[]).with(0);
     assert_eq!(listing(&scene), before);
 }
+
+#[test]
+fn a_model_that_does_not_listen_is_ended_all_the_same() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.model("deaf", &format!("trap '' TERM INT\n{ENDLESS}while :; do sleep 1; done\n"), &json!({"timeout": 1}));
+    scene.run(&json!({}), &[]).with(3).says("time limit");
+    assert_eq!(scene.jobs()[0]["execution"]["state"], "timed-out");
+    assert_eq!(scene.containers(), Vec::<String>::new());
+    still(&scene);
+}
+
+#[test]
+fn an_interrupted_run_ends_all_its_jobs_and_begins_no_other() {
+    let Some(mut scene) = Scene::new() else { return };
+    for part in ["one", "two", "three"] {
+        scene.model(part, &format!("touch /shared/{part}\n{ENDLESS}"), &json!({}));
+    }
+    let going = scene.start_run(&json!({}), &["--jobs", "2"]);
+    until("two jobs", || ["one", "two"].iter().all(|part| scene.shared.join(part).exists()).then_some(()));
+    going.signal(Signal::INT);
+    going.wait().with(130);
+    assert_eq!(scene.containers(), Vec::<String>::new());
+    still(&scene);
+    assert!(!scene.shared.join("three").exists());
+}
+
+#[test]
+fn a_second_interrupt_does_not_wait_and_the_next_run_cleans_up() {
+    let Some(mut scene) = Scene::new() else { return };
+    let Some(mut next) = Scene::new() else { return };
+    scene.model("deaf", &format!("trap '' TERM INT\n{ENDLESS}while :; do sleep 1; done\n"), &json!({}));
+    let going = scene.start_run(&json!({}), &[]);
+    beating(&scene);
+    let container = only_container(&scene);
+    going.signal(Signal::INT);
+    until("word of it", || going.said().contains("again to stop without cleaning up").then_some(()));
+    going.signal(Signal::INT);
+    going.wait().with(130);
+    next.model("after", "echo 'performance: 1 u'\n", &json!({}));
+    next.run(&json!({}), &[]).with(0);
+    assert_eq!(engine::inspect("container", &container), None);
+    still(&scene);
+}

@@ -1,5 +1,7 @@
 //! `maddock run`: rows, logs, digests, failures, several at once.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::engine;
@@ -223,4 +225,61 @@ fn the_digest_of_a_given_image_is_that_of_what_was_run() {
     scene.run(&json!({}), &[]).with(0);
     let image = engine::inspect("image", &scene.image).expect("the image is there");
     assert_eq!(scene.jobs()[0]["image_digest"], image["Id"]);
+}
+
+#[test]
+fn every_outcome_of_the_example_tree_is_what_its_readme_says() {
+    let Some(scene) = Scene::new() else { return };
+    let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/mad");
+    let context = scene.context(&json!({}));
+    let arguments = ["run", "--model-dir", tree, "--tags", "all-outcomes", "--jobs", "2", "-c", &context];
+    scene.maddock(&arguments).with(3);
+    let readme = std::fs::read_to_string(format!("{tree}/README.md")).unwrap();
+    let jobs = scene.jobs();
+    assert_eq!(jobs.len(), 12);
+    for job in jobs {
+        let name = job["model"].as_str().unwrap();
+        let line = readme.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+        let ends = line.unwrap_or_else(|| panic!("no line of `{name}`")).rsplit('|').nth(1).unwrap().trim();
+        let verdict = job["verdict"].as_str().unwrap().to_lowercase();
+        assert!(ends.starts_with(&verdict), "{name}: {verdict}, not {ends}: {job}");
+    }
+    assert_eq!(scene.containers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_repository_is_cloned_in_the_container_and_its_commit_is_in_the_row() {
+    let Some(mut scene) = Scene::new() else { return };
+    let repository = scene.shared.join("upstream");
+    std::fs::create_dir(&repository).unwrap();
+    std::fs::write(repository.join("value"), "31\n").unwrap();
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"];
+        let output =
+            Command::new("git").current_dir(&repository).args(identity).args(arguments).output().expect("git is there");
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "one"]);
+    let script = "test \"${PWD##*/}\" = upstream || exit 4\necho \"performance: $(cat value) u\"\n";
+    scene.model("clone", script, &json!({"url": "file:///shared/upstream/"}));
+    // The repository may be another user's, as the tests are of whoever runs them.
+    let trust = json!({"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"});
+    scene.run(&json!({"docker_env_vars": trust}), &[]).with(0);
+    let row = scene.rows().remove(0);
+    assert_eq!((row["performance"].as_str(), &row["git_commit"]), ("31", &git(&["rev-parse", "HEAD"])));
+}
+
+#[test]
+fn a_model_that_needs_more_memory_than_it_may_have_is_told_so() {
+    let Some(mut scene) = Scene::new() else { return };
+    let script = "exec python3 -c 'print(len(bytearray(300 << 20)))'\n";
+    scene.model("big", script, &json!({"additional_docker_run_options": "--memory 64m"}));
+    let ended = scene.run(&json!({}), &[]);
+    // Where the engine cannot limit swap, the model may end well.
+    if engine::said(&["info", "--format", "{{.MemoryLimit}} {{.SwapLimit}}"]) == "true true" {
+        ended.with(3).says("memory");
+    }
 }

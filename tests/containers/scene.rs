@@ -252,6 +252,11 @@ impl Going {
         kill_process(pid, signal).unwrap();
     }
 
+    /// What it has said so far, on the side of talk.
+    pub fn said(&self) -> String {
+        whole(&self.error)
+    }
+
     /// Whether it has ended.
     pub fn ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
