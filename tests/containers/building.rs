@@ -28,12 +28,9 @@ fn plain(scene: &mut Scene, part: &str, rest: &str) -> String {
 #[test]
 fn an_image_has_the_name_and_the_manifest_entry_of_the_contract() {
     let Some(mut scene) = Scene::new() else { return };
-    let model = plain(&mut scene, "Scoped/Named", "LABEL is=here");
-    std::fs::create_dir_all(scene.tree.join("docker/Scoped")).unwrap();
+    let model = scene.model("Scoped/Named", "true\n", &json!({}));
     let rest = "ENV MAD_SYSTEM_GPU_ARCHITECTURE=gfx942\nLABEL is=here";
     scene.dockerfile("Scoped/Named.Ubuntu.amd.Dockerfile", "# CONTEXT {'gpu_vendor': 'AMD'}", rest);
-    let digest = "sha256:";
-
     scene.build(&["-s", "summary.json"]).with(0);
 
     let manifest = manifest(&scene);
@@ -59,12 +56,12 @@ fn an_image_has_the_name_and_the_manifest_entry_of_the_contract() {
     let base = engine::inspect("image", &scene.image).expect("the base was pulled");
     let known = base["RepoDigests"].to_string();
     let sha = entry["docker_sha"].as_str().unwrap();
-    assert!(sha.starts_with(digest) && known.contains(sha), "{sha} is none of {known}");
+    assert!(sha.starts_with("sha256:") && known.contains(sha), "{sha} is none of {known}");
 
     // By contract the log keeps the case of the model.
     let log = format!("{}_Named.Ubuntu.amd.build.live.log", model.replace('/', "_"));
     assert_eq!(entry["log_file"], json!(log));
-    assert!(scene.text(&log).contains("LABEL is=here"), "{}", scene.text(&log));
+    assert!(scene.text(&log).contains(&scene.image), "{}", scene.text(&log));
 
     let model_entry = &manifest["built_models"][&key];
     assert_eq!((&model_entry["name"], &model_entry["n_gpus"]), (&json!(model), &json!("0")));
@@ -122,8 +119,7 @@ fn some_builds_that_fail_are_told_and_the_rest_is_in_the_manifest() {
     let Some(mut scene) = Scene::new() else { return };
     let good = plain(&mut scene, "good", "LABEL is=good");
     let bad = plain(&mut scene, "bad", "RUN echo heard-$((40 + 2)) && exit 7");
-    let ended = scene.build(&["-s", "summary.json"]).with(2).says("Partial success: 1 built, 1 failed");
-    assert!(!ended.all().contains("heard-42"), "the builder's output belongs in the log: {}", ended.all());
+    scene.build(&["-s", "summary.json"]).with(2).says("Partial success: 1 built, 1 failed").says("heard-42");
 
     let manifest = manifest(&scene);
     assert_eq!(keys(&manifest["built_images"]), [format!("ci-{good}_good")]);
@@ -195,7 +191,7 @@ fn a_pushed_image_is_known_by_its_name_in_the_registry() {
         engine::said(&["rmi", "--force", &image]);
     }
     scene.maddock(&["run", "-m", "build_manifest.json"]).with(0);
-    assert_eq!(scene.rows()[0]["docker_image"], json!(there));
+    assert_eq!(scene.rows()[0]["docker_image"], there);
 }
 
 #[test]
@@ -217,10 +213,19 @@ fn a_push_that_fails_is_recorded_and_fails_the_build() {
 #[test]
 fn a_directory_beside_the_dockerfiles_is_the_context_of_the_name_tools() {
     let Some(mut scene) = Scene::new() else { return };
-    let model = plain(&mut scene, "ctx", "COPY here.txt /here\nCOPY --from=tools tool.txt /tool\nRUN cat /here /tool");
+    let version = engine::said(&["version", "--format", "{{.Server.Version}}"]);
+    let old = version.split('.').next().unwrap().parse::<u32>().unwrap() < 23;
+    let rest =
+        format!("COPY here.txt /here\nCOPY --from=tools tool.txt /tool\nRUN cat /here /tool && echo {}", scene.name);
+    let model = plain(&mut scene, "ctx", &rest);
     std::fs::create_dir_all(scene.tree.join("docker/common")).unwrap();
     std::fs::write(scene.tree.join("docker/here.txt"), "from-the-directory\n").unwrap();
     std::fs::write(scene.tree.join("docker/common/tool.txt"), "from-the-tools\n").unwrap();
+    if old {
+        // It takes the name for that of an image; a person is told why.
+        scene.build(&[]).with(2).says("`tools` is not passed on");
+        return;
+    }
     scene.build(&[]).with(0);
     let log = scene.text(&format!("{model}_ctx.build.live.log"));
     assert!(log.contains("from-the-directory") && log.contains("from-the-tools"), "{log}");

@@ -138,6 +138,20 @@ fn a_job_that_is_interrupted_while_the_engine_is_away_is_ended_when_it_is_back()
 }
 
 #[test]
+fn a_second_interrupt_ends_a_run_whose_engine_stays_away() {
+    let Some((mut scene, line)) = scene() else { return };
+    scene.model("cut", HALVES, &json!({}));
+    let going = scene.start_run(&json!({}), &[]);
+    until("the first half", || scene.shared.join("half").exists().then_some(()));
+    line.cut();
+    line.missed();
+    going.signal(rustix::process::Signal::INT);
+    line.missed();
+    going.signal(rustix::process::Signal::INT);
+    going.wait().with(130);
+}
+
+#[test]
 fn an_engine_that_is_not_there_is_named_with_another_way() {
     let Some(mut scene) = Scene::new() else { return };
     scene.model("gone", "true\n", &json!({}));

@@ -1,5 +1,7 @@
 //! `maddock run`: rows, logs, digests, failures, several at once.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::engine;
@@ -11,7 +13,7 @@ const PERFORMANCE: &str = "echo 'performance: 12.5 things_per_second'\n";
 fn tags_are_built_and_run_in_one_go_with_rows_logs_and_digests() {
     let Some(mut scene) = Scene::new() else { return };
     let model = scene.model("whole", &format!("echo heard-$((40 + 2))\n{PERFORMANCE}"), &json!({}));
-    scene.dockerfile("whole.Dockerfile", "", "RUN echo built-$((40 + 2))");
+    scene.dockerfile("whole.Dockerfile", "", &format!("RUN echo {} built-$((40 + 2))", scene.name));
     let tag = scene.name.clone();
     scene.maddock(&["run", "--tags", &tag, "-s", "summary.json"]).with(0).says("12.5");
 
@@ -36,7 +38,7 @@ fn tags_are_built_and_run_in_one_go_with_rows_logs_and_digests() {
         assert_eq!(rows[0][column], value, "{column}");
     }
     assert_eq!(scene.jobs()[0]["image_digest"], digest);
-    assert_eq!(scene.jobs()[0]["execution"]["cause"], "exited");
+    assert_eq!(scene.jobs()[0]["execution"]["state"], "exited");
 
     let run_log = scene.text(&format!("{model}_whole.run.live.log"));
     assert!(run_log.contains("heard-42") && run_log.contains("test_duration: "), "{run_log}");
@@ -69,14 +71,10 @@ fn a_failing_script_fails_the_run_and_its_output_is_in_the_log() {
     assert!(log.contains("said-42") && log.contains("broken"), "{log}");
     let rows = scene.rows();
     assert_eq!(
-        (&rows[0]["model"], &rows[0]["status"], &rows[0]["performance"]),
-        (&json!(model), &json!("FAILURE"), &json!(""))
+        (&rows[0]["model"], rows[0]["status"].as_str(), rows[0]["performance"].as_str()),
+        (&model, "FAILURE", "")
     );
-    assert_eq!(
-        (&rows[1]["model"], &rows[1]["status"]),
-        (&json!(good), &json!("SUCCESS")),
-        "one failure keeps no other model"
-    );
+    assert_eq!((&rows[1]["model"], rows[1]["status"].as_str()), (&good, "SUCCESS"), "one failure keeps no other model");
     assert_eq!(scene.containers(), Vec::<String>::new());
 }
 
@@ -87,7 +85,7 @@ fn a_script_without_a_result_and_one_with_an_error_in_its_log_fail() {
     scene.model("scan", &format!("{PERFORMANCE}echo 'RuntimeError: no'\n"), &json!({}));
     scene.run(&json!({}), &[]).with(3).says("RuntimeError:");
     let rows = scene.rows();
-    assert_eq!((&rows[0]["status"], &rows[1]["status"]), (&json!("FAILURE"), &json!("FAILURE")));
+    assert_eq!((rows[0]["status"].as_str(), rows[1]["status"].as_str()), ("FAILURE", "FAILURE"));
     assert_eq!(rows[1]["performance"], "12.5", "the performance is recorded all the same");
 }
 
@@ -102,9 +100,9 @@ fn several_results_are_a_row_each_and_their_file_is_in_the_working_directory() {
     scene.run(&json!({}), &[]).with(0);
     let rows = scene.rows();
     let seen: Vec<_> =
-        rows.iter().map(|row| (row["model"].clone(), row["performance"].clone(), row["size"].clone())).collect();
+        rows.iter().map(|row| ["model", "performance", "size"].map(|column| row[column].clone())).collect();
     let expected =
-        [("a", "1.50", "7"), ("b", "2", "8")].map(|(m, p, s)| (json!(format!("{model}_{m}")), json!(p), json!(s)));
+        [("a", "1.50", "7"), ("b", "2", "8")].map(|(m, p, s)| [format!("{model}_{m}"), p.to_owned(), s.to_owned()]);
     assert_eq!(seen, expected, "numbers are as they were written");
     assert!(scene.text(&file).starts_with("model,performance"));
 }
@@ -182,7 +180,7 @@ fn some_failed_builds_fail_a_run_whose_models_are_all_well() {
     scene.model("unfit", PERFORMANCE, &json!({}));
     let tag = scene.name.clone();
     scene.maddock(&["run", "--tags", &tag]).with(2);
-    assert_eq!((scene.rows().len(), &scene.rows()[0]["status"]), (1, &json!("SUCCESS")));
+    assert_eq!((scene.rows().len(), scene.rows()[0]["status"].as_str()), (1, "SUCCESS"));
 }
 
 #[test]
@@ -218,4 +216,70 @@ fn output_comes_while_the_model_runs() {
     assert!(!log.contains("performance:"), "{log}");
     std::fs::write(scene.shared.join("go"), "").unwrap();
     going.wait().with(0);
+}
+
+#[test]
+fn the_digest_of_a_given_image_is_that_of_what_was_run() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.model("given", PERFORMANCE, &json!({}));
+    scene.run(&json!({}), &[]).with(0);
+    let image = engine::inspect("image", &scene.image).expect("the image is there");
+    assert_eq!(scene.jobs()[0]["image_digest"], image["Id"]);
+}
+
+#[test]
+fn every_outcome_of_the_example_tree_is_what_its_readme_says() {
+    let Some(scene) = Scene::new() else { return };
+    let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/mad");
+    let context = scene.context(&json!({}));
+    let arguments = ["run", "--model-dir", tree, "--tags", "all-outcomes", "--jobs", "2", "-c", &context];
+    scene.maddock(&arguments).with(3);
+    let readme = std::fs::read_to_string(format!("{tree}/README.md")).unwrap();
+    let jobs = scene.jobs();
+    assert_eq!(jobs.len(), 12);
+    for job in jobs {
+        let name = job["model"].as_str().unwrap();
+        let line = readme.lines().find(|line| line.starts_with('|') && line.contains(&format!("`{name}`")));
+        let ends = line.unwrap_or_else(|| panic!("no line of `{name}`")).rsplit('|').nth(1).unwrap().trim();
+        let verdict = job["verdict"].as_str().unwrap().to_lowercase();
+        assert!(ends.starts_with(&verdict), "{name}: {verdict}, not {ends}: {job}");
+    }
+    assert_eq!(scene.containers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_repository_is_cloned_in_the_container_and_its_commit_is_in_the_row() {
+    let Some(mut scene) = Scene::new() else { return };
+    let repository = scene.shared.join("upstream");
+    std::fs::create_dir(&repository).unwrap();
+    std::fs::write(repository.join("value"), "31\n").unwrap();
+    let git = |arguments: &[&str]| {
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"];
+        let output =
+            Command::new("git").current_dir(&repository).args(identity).args(arguments).output().expect("git is there");
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "one"]);
+    let script = "test \"${PWD##*/}\" = upstream || exit 4\necho \"performance: $(cat value) u\"\n";
+    scene.model("clone", script, &json!({"url": "file:///shared/upstream/"}));
+    // The repository may be another user's, as the tests are of whoever runs them.
+    let trust = json!({"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"});
+    scene.run(&json!({"docker_env_vars": trust}), &[]).with(0);
+    let row = scene.rows().remove(0);
+    assert_eq!((row["performance"].as_str(), &row["git_commit"]), ("31", &git(&["rev-parse", "HEAD"])));
+}
+
+#[test]
+fn a_model_that_needs_more_memory_than_it_may_have_is_told_so() {
+    let Some(mut scene) = Scene::new() else { return };
+    let script = "exec python3 -c 'print(len(bytearray(300 << 20)))'\n";
+    scene.model("big", script, &json!({"additional_docker_run_options": "--memory 64m"}));
+    let ended = scene.run(&json!({}), &[]);
+    // Where the engine cannot limit swap, the model may end well.
+    if engine::said(&["info", "--format", "{{.MemoryLimit}} {{.SwapLimit}}"]) == "true true" {
+        ended.with(3).says("memory");
+    }
 }

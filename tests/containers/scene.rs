@@ -1,6 +1,7 @@
 //! A model tree and a working directory of one test's own, and the program run in them. Everything goes away with it: the
 //! directories, the images that were built of its models, and containers that a failing test has left.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::engine;
 
@@ -98,7 +99,9 @@ impl Scene {
     /// Adds a Dockerfile below `docker/`. `FROM` the image that there is: `BASE_DOCKER` is an argument already.
     pub fn dockerfile(&self, file: &str, header: &str, rest: &str) {
         let text = format!("{header}\nARG BASE_DOCKER={}\nFROM $BASE_DOCKER\n{rest}\n", self.image);
-        std::fs::write(self.tree.join("docker").join(file), text).unwrap();
+        let path = self.tree.join("docker").join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 
     /// Sets a variable for every command from here on.
@@ -156,12 +159,13 @@ impl Scene {
         context.to_string()
     }
 
-    /// Directories of all runs and builds so far, in order.
+    /// Directories of all runs and builds so far, by when they last wrote of themselves.
     pub fn run_directories(&self) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> = std::fs::read_dir(self.work.join(".maddock/runs"))
             .map(|entries| entries.map(|entry| entry.unwrap().path()).collect())
             .unwrap_or_default();
-        found.sort();
+        let written = |run: &PathBuf| run.join("run.json").metadata().and_then(|file| file.modified()).ok();
+        found.sort_by_key(written);
         found
     }
 
@@ -189,7 +193,7 @@ impl Scene {
     }
 
     /// The rows of `perf.csv`, by column.
-    pub fn rows(&self) -> Vec<Map<String, Value>> {
+    pub fn rows(&self) -> Vec<BTreeMap<String, String>> {
         let mut reader = csv::Reader::from_path(self.work.join("perf.csv")).unwrap();
         reader.deserialize().collect::<Result<_, _>>().unwrap()
     }
@@ -246,6 +250,11 @@ impl Going {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    /// What it has said so far, on the side of talk.
+    pub fn said(&self) -> String {
+        whole(&self.error)
     }
 
     /// Whether it has ended.

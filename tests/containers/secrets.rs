@@ -56,6 +56,28 @@ fn a_site_secret_reaches_the_build_and_the_container_and_stays_nowhere() {
 }
 
 #[test]
+fn a_dockerfile_that_wants_a_secret_as_an_argument_does_not_get_it_unasked() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.set("MAD_SECRETS_X", VALUE);
+    let rest = format!("ARG MAD_SECRETS_X=nothing\nRUN echo {} \"it is $MAD_SECRETS_X\"", scene.name);
+    let model = scene.model("old", "true\n", &json!({}));
+    scene.dockerfile("old.Dockerfile", "", &rest);
+    scene.build(&[]).with(0).says("MAD_SECRETS_X").says("cred_build_args");
+    let log = scene.text(&format!("{model}_old.build.live.log"));
+    assert!(log.contains("it is nothing"), "{log}");
+
+    // Who asks for it gets it, and it is in no file all the same.
+    let model = scene.model("asked", "true\n", &json!({"cred_build_args": true}));
+    let rest =
+        "ARG MAD_SECRETS_X=nothing\nRUN printf %s \"$MAD_SECRETS_X\" | sha256sum && echo \"it is $MAD_SECRETS_X\"";
+    scene.dockerfile("asked.Dockerfile", "", rest);
+    scene.build(&["--live-output"]).with(0);
+    let log = scene.text(&format!("{model}_asked.build.live.log"));
+    assert!(log.contains(&hex::encode(Sha256::digest(VALUE))), "{log}");
+    assert_eq!(holders(&scene.work), Vec::<String>::new());
+}
+
+#[test]
 fn a_credential_of_the_card_is_in_variables_of_the_container_and_in_no_file() {
     let Some(mut scene) = Scene::new() else { return };
     let script = "printf %s \"$SITE_TOKEN\" | sha256sum > /shared/seen\necho 'performance: 1 u'\n";

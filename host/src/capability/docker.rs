@@ -12,6 +12,7 @@ mod feed;
 mod follow;
 mod ignore;
 mod images;
+mod mark;
 mod progress;
 mod reference;
 mod session;
@@ -97,6 +98,8 @@ impl Caller {
             run: state.context.run_id.clone(),
             job: state.job.clone(),
             plugin: state.gate.identity().name.clone(),
+            // A detached run goes on without its process, which then says nothing about it.
+            mark: if state.context.detached { None } else { mark::Mark::mine() },
         };
         Self { context: state.context.clone(), owner, events: state.events.clone(), most: state.ceilings.transfer }
     }
@@ -154,7 +157,17 @@ impl Caller {
         self.run()?;
         let body = spec::translate(spec, paths, &self.owner, &self.context.secrets)?;
         let engine = self.engine(permit).await?;
+        self.context.docker.recovered(|| self.recover(&engine)).await;
         containers::create(&engine, &spec.name, body).await
+    }
+
+    /// Before this invocation's first container: what killed ones have left behind could hold the devices that it needs.
+    async fn recover(&self, engine: &Engine) {
+        for (level, message) in upkeep::recover(&self.context, engine).await {
+            let event = PluginEvent::Log { level, message: printable(&message), fields: Vec::new() };
+            // Nobody listening is fine.
+            let _ = self.events.send(event).await;
+        }
     }
 
     async fn begin_build(

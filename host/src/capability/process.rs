@@ -9,7 +9,7 @@ mod follow;
 mod gather;
 mod launch;
 mod prepare;
-mod proc_table;
+pub(super) mod proc_table;
 pub mod supervise;
 
 use std::path::Path;

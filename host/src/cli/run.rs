@@ -1,6 +1,5 @@
 //! `maddock run`
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -204,7 +203,6 @@ async fn phases(
     members.insert("summary".to_owned(), summary.clone());
     invocation.record("run", if report.interrupted { "interrupted" } else { "ended" }, members);
     print_results(&report, arguments.common.format, &summary);
-    print_hints(&report);
     if arguments.common.format == Format::Text {
         performance::print(&options.output, first_row);
         println!("run {}: {}", invocation.directory.id().as_str(), invocation.directory.path().display());
@@ -476,17 +474,6 @@ fn print_results(report: &RunReport, format: Format, summary: &Value) {
         })
         .collect();
     table::print("⚡ Execution Results", &["Index", "Status", "Model", "Duration", "Result"], &rows);
-}
-
-/// Says what to do about jobs that failed, each thing once.
-fn print_hints(report: &RunReport) {
-    let palette = style::Palette::of_stderr();
-    let mut said = BTreeSet::new();
-    for job in &report.jobs {
-        if let Some(hint) = job.judged.hint.as_deref().filter(|hint| said.insert(*hint)) {
-            eprintln!("{}: {}: {}", palette.note("hint"), job.model, crate::capability::events::printable(hint));
-        }
-    }
 }
 
 fn print_plans(report: &RunReport, format: Format) {

@@ -1,5 +1,6 @@
 //! From a model card, an image and the effective configuration to one job for one target.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use maddock_bindings::api::types::{self, Entry, EnvValue, EnvVar};
@@ -15,6 +16,8 @@ use crate::plugin::{Environment, launch};
 
 /// Variables of the invoking shell that jobs get where they are set.
 const PASSTHROUGH: &str = include_str!("../../../presets/passthrough.json");
+/// Variables that go with one of those, where the shell does not set them itself.
+const IMPLIED: &str = include_str!("../../../presets/implied.json");
 /// Where jobs meet on node 0 unless the configuration says otherwise: the default of the field's launchers.
 const MAIN_PORT: u16 = 29500;
 /// Results that are brought back from the work directory besides the model's own results file.
@@ -204,6 +207,10 @@ fn passthrough() -> Vec<String> {
     serde_json::from_str(PASSTHROUGH).unwrap_or_default()
 }
 
+fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
+    serde_json::from_str(IMPLIED).unwrap_or_default()
+}
+
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
     let given = ingredients.config.get("docker_env_vars").and_then(Value::as_object);
@@ -229,7 +236,11 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     }
     add("JENKINS_BUILD_NUMBER", environment.get("BUILD_NUMBER").unwrap_or("0").to_owned());
     let known = passthrough();
+    let implied = implied();
     for (name, value) in environment.iter().filter(|(name, _)| known.iter().any(|known| known == name)) {
+        for (name, value) in implied.get(name).into_iter().flatten() {
+            add(name, value.clone());
+        }
         add(name, value.to_owned());
     }
     for variable in ingredients.inventory.map(|inventory| inventory.variables.as_slice()).unwrap_or_default() {

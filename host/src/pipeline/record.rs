@@ -39,6 +39,8 @@ pub struct Judged {
     pub duration: Option<f64>,
     /// What was brought back.
     pub files: Vec<CollectedFile>,
+    /// The digest of the image that was run, where the target knows it.
+    pub image_digest: Option<String>,
 }
 
 impl Judged {
@@ -62,6 +64,7 @@ impl Judged {
             performance: None,
             duration: None,
             files: Vec::new(),
+            image_digest: None,
         }
     }
 
@@ -85,6 +88,7 @@ impl Judged {
             performance: None,
             duration: None,
             files: Vec::new(),
+            image_digest: None,
         }
     }
 }
@@ -116,10 +120,12 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
     let complete = executed.ending.as_ref().is_some_and(|ending| ending.log_complete);
     let files = executed.collection.as_ref().map(|collection| collection.files.clone()).unwrap_or_default();
     let mut facts = gathering.facts.clone();
+    let mut image_digest = None;
     for fact in executed.collection.iter().flat_map(|collection| &collection.facts) {
         match fact.name.as_str() {
             "git_commit" => facts.git_commit.clone_from(&fact.value),
             "machine_name" => facts.machine_name.clone_from(&fact.value),
+            "image_digest" => image_digest = Some(fact.value.clone()).filter(|digest| !digest.is_empty()),
             _ => {}
         }
     }
@@ -141,9 +147,10 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
         files,
     };
     let (id, facts) = (owned.id.clone(), owned.facts.clone());
-    tokio::task::spawn_blocking(move || owned.judge()).await.unwrap_or_else(|error| {
+    let judged = tokio::task::spawn_blocking(move || owned.judge()).await.unwrap_or_else(|error| {
         Judged::setup_failure(&id, &facts, "", format!("judging it failed: {error}; please report this"))
-    })
+    });
+    Judged { image_digest, ..judged }
 }
 
 /// One node, which reported if the job came to an end.
@@ -250,6 +257,7 @@ impl Owned {
             performance,
             duration: self.duration,
             files: self.files,
+            image_digest: None,
         }
     }
 

@@ -772,7 +772,7 @@ impl Shared {
         (judged, refused)
     }
 
-    /// Writes a job's rows, its views, and its part of the run's directory.
+    /// Writes a job's rows, its views, and its part of the run's directory; says what to do where it failed.
     async fn finish(&self, id: String, work: Work, image: String, judged: Judged, refused: bool) -> Outcome {
         let place = &self.place;
         if !self.options.dry_run {
@@ -788,6 +788,9 @@ impl Shared {
             reason: judged.reason.clone(),
             seconds: judged.duration,
         });
+        if let Some(hint) = &judged.hint {
+            place.events.say(Gravity::Info, &id, format!("hint: {hint}"));
+        }
         Outcome::Report(Box::new(JobReport { id, model: work.card.name, image, judged, refused, unplannable: false }))
     }
 
@@ -850,7 +853,8 @@ impl Shared {
             "job": id,
             "model": work.card.name,
             "image": work.image.as_ref().map(Image::reference),
-            "image_digest": work.image.as_ref().and_then(|image| image.image_digest.clone()),
+            // What was run, where that is known: a tag may have moved since the build.
+            "image_digest": judged.image_digest.clone().or_else(|| work.image.as_ref()?.image_digest.clone()),
             "execution": judged.execution,
             "evidence": judged.evidence,
             "verdict": judged.verdict.status(),

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// Files that every workspace has under `scripts/common`.
 const SHIPPED: &[(&str, &str)] = &[
+    ("tools.json", TOOLS),
     ("test_echo.sh", include_str!("../../../presets/common/test_echo.sh")),
     ("pre_scripts/pre_test.sh", include_str!("../../../presets/common/pre_scripts/pre_test.sh")),
     ("post_scripts/post_test.sh", include_str!("../../../presets/common/post_scripts/post_test.sh")),

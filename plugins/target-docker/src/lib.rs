@@ -213,6 +213,7 @@ impl Guest for Plugin {
         events::state(Phase::Starting, "looking for the image");
         let (reference, info) = image::find(&work.image, &job.model)?;
         work.spec.image = reference;
+        work.locate_runtime(&job, &info.env);
         work.place.write_entry(&work.script)?;
         events::state(Phase::Starting, "creating the container");
         let container = create(&mut work)?;

@@ -7,7 +7,7 @@ use maddock_sdk::docker::{ContainerSpec, Mount};
 use maddock_sdk::local::{self, Place};
 use maddock_sdk::serde_json::{Value, json};
 use maddock_sdk::target::{Job, JobOptions};
-use maddock_sdk::types::{Artefact, Attachment, Entry, EnvValue, Image, Step, WorkPlan};
+use maddock_sdk::types::{Artefact, Attachment, Entry, EnvValue, EnvVar, Image, Step, WorkPlan};
 use maddock_sdk::{Result, entry, invalid, serde_json, unsupported};
 
 use crate::name;
@@ -15,6 +15,10 @@ use crate::options::{self, add, put_mount};
 
 /// Where a job sees its workspace.
 pub const WORKSPACE: &str = "/myworkspace";
+/// The label by which the host knows a container that is not to go with its run.
+const KEPT: &str = "maddock.keep-alive";
+/// Where images have the vendor's libraries unless they say otherwise.
+const ROCM: &str = "/opt/rocm";
 /// The device that upstream gives to every container; machines without it have none to give.
 pub const FUSE: &str = "/dev/fuse";
 
@@ -140,7 +144,11 @@ pub fn prepare(job: &Job, around: &Surroundings) -> Result<Work> {
         warnings.extend(read.warnings);
         options::apply(read.options, &mut spec)?;
     }
-    let plain_name = job.options.has(JobOptions::KEEP_ALIVE).then(|| name::compatible(&image.reference));
+    let kept = job.options.has(JobOptions::KEEP_ALIVE);
+    if kept {
+        spec.labels.push(Entry { name: KEPT.to_owned(), value: "true".to_owned() });
+    }
+    let plain_name = kept.then(|| name::compatible(&image.reference));
     Ok(Work { place, script: entry::script(job, role), image, spec, plain_name, warnings })
 }
 
@@ -289,6 +297,24 @@ fn cpus(config: &Value) -> Result<String> {
 }
 
 impl Work {
+    /// Says where the image has the vendor's libraries, where the user did not. The host's place of them is nothing to it.
+    pub fn locate_runtime(&mut self, job: &Job, image_env: &[String]) {
+        let amd = |attachment: &Attachment| attachment.vendor.eq_ignore_ascii_case("amd");
+        let env = &mut self.spec.env;
+        if !job.accelerators.as_ref().is_some_and(amd) || env.iter().any(|variable| variable.name == "ROCM_PATH") {
+            return;
+        }
+        let of_user =
+            env.iter().rev().find(|variable| variable.name == "MAD_ROCM_PATH").map(|found| found.value.clone());
+        let of_image = |name: &str| {
+            let value = image_env.iter().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            value.filter(|value| !value.is_empty()).map(|value| EnvValue::Text(value.to_owned()))
+        };
+        let value = of_user.or_else(|| of_image("ROCM_PATH")).or_else(|| of_image("ROCM_HOME"));
+        let value = value.unwrap_or_else(|| EnvValue::Text(ROCM.to_owned()));
+        env.push(EnvVar { name: "ROCM_PATH".to_owned(), value });
+    }
+
     /// What will happen, in the words of the capabilities.
     pub fn plan(&self, job: &Job) -> WorkPlan {
         let scope = |name: &str, value: &str| Entry { name: name.to_owned(), value: value.to_owned() };

@@ -246,3 +246,36 @@ fn a_job_kept_alive_has_upstreams_name_to_try() {
     let work = prepare(&job, &around()).unwrap();
     assert_eq!(work.plain_name.as_deref(), Some("container_ci-dummy_dummy.ubuntu.amd"));
 }
+
+#[test]
+fn models_find_the_vendor_s_libraries_where_user_or_image_say() {
+    let located = |vendor: &str, user: &[(&str, &str)], image: &[&str]| {
+        let mut job = job();
+        let text = |value: &str| EnvValue::Text(value.to_owned());
+        job.env.extend(user.iter().map(|(name, value)| EnvVar { name: (*name).to_owned(), value: text(value) }));
+        job.accelerators = (!vendor.is_empty()).then(|| Attachment { vendor: vendor.to_owned(), ..amd() });
+        let mut work = prepare(&job, &around()).unwrap();
+        work.locate_runtime(&job, &image.iter().map(|pair| (*pair).to_owned()).collect::<Vec<_>>());
+        let mut found = work.spec.env.into_iter().filter(|variable| variable.name == "ROCM_PATH");
+        match (found.next().map(|variable| variable.value), found.next()) {
+            (Some(EnvValue::Text(value)), None) => value,
+            (None, None) => "none".to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(located("AMD", &[], &["PATH=/bin"]), "/opt/rocm");
+    assert_eq!(located("AMD", &[], &["ROCM_HOME=/a", "ROCM_PATH=/b"]), "/b");
+    assert_eq!(located("AMD", &[], &["ROCM_HOME=/a"]), "/a");
+    assert_eq!(located("AMD", &[("MAD_ROCM_PATH", "/m")], &["ROCM_PATH=/b"]), "/m");
+    assert_eq!(located("AMD", &[("ROCM_PATH", "/u"), ("MAD_ROCM_PATH", "/m")], &["ROCM_PATH=/b"]), "/u");
+    assert_eq!(located("NVIDIA", &[], &[]), "none");
+    assert_eq!(located("", &[], &[]), "none");
+}
+
+#[test]
+fn the_host_is_told_of_a_container_that_is_to_be_kept() {
+    let mut job = job();
+    assert!(spec(&job).labels.is_empty());
+    job.options = JobOptions::KEEP_ALIVE;
+    assert_eq!(spec(&job).labels, [Entry { name: "maddock.keep-alive".into(), value: "true".into() }]);
+}

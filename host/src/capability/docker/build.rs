@@ -373,7 +373,10 @@ impl Build {
     /// A failed build, with the last that its commands wrote.
     fn failure(&self, message: &str) -> ApiError {
         let last = self.progress.last_lines();
-        let output = if last.is_empty() { String::new() } else { format!("; the last output was:\n{last}") };
+        // One line: it is shown in tables and sentences. The log has the output as it came.
+        let lines: Vec<&str> = last.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let output =
+            if lines.is_empty() { String::new() } else { format!("; the last output was: {}", lines.join(" | ")) };
         error(ErrorKind::Failed, format!("the build of `{}` failed: {}{output}", self.what, message.trim()))
     }
 }

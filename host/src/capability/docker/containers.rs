@@ -2,10 +2,11 @@
 //! never touched, and none is ever named by guessing.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::{
     CreateContainerOptions, ListContainersOptions, RemoveContainerOptions, StopContainerOptions,
 };
@@ -31,6 +32,11 @@ impl Owned {
     /// What the plugin sees.
     pub(super) fn info(&self) -> ContainerInfo {
         info(&self.found)
+    }
+
+    /// Whether it runs, or did.
+    fn was_started(&self) -> bool {
+        !matches!(self.info().state.as_str(), "created" | "")
     }
 
     /// Whether it has a terminal: then its two output streams are one.
@@ -96,9 +102,36 @@ pub(super) async fn create(engine: &Engine, name: &str, body: ContainerCreateBod
 
 /// Starts a container. One that runs already is fine.
 pub(super) async fn start(engine: &Engine, run: &str, id: &str) -> Result<(), ApiError> {
-    let container = owned(engine, run, id).await?;
-    let started = engine.client().start_container(&container.id, None).await;
-    started.map_err(|error| engine.failed(&format!("cannot start container `{id}`"), &error))
+    let asked = AtomicBool::new(false);
+    patiently(PATIENCE, || async {
+        let container = owned(engine, run, id).await?;
+        // The answer was lost, and the request was not: a second one could run again what has ended meanwhile.
+        if asked.swap(true, Ordering::Relaxed) && container.was_started() {
+            return Ok(());
+        }
+        let started = engine.client().start_container(&container.id, None).await;
+        started.map_err(|error| engine.failed(&format!("cannot start container `{id}`"), &error))
+    })
+    .await
+}
+
+async fn list(engine: &Engine, labels: Vec<String>) -> Result<Vec<ContainerSummary>, ApiError> {
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some(HashMap::from([("label".to_owned(), labels)])),
+        ..ListContainersOptions::default()
+    };
+    patiently(PATIENCE, || async {
+        let answer = engine.client().list_containers(Some(options.clone())).await;
+        answer.map_err(|error| engine.failed("cannot list containers", &error))
+    })
+    .await
+}
+
+/// Containers of any run that have a label: ids and labels. To look at them is no leave to touch them.
+pub(super) async fn labelled(engine: &Engine, label: &str) -> Result<Vec<(String, HashMap<String, String>)>, ApiError> {
+    let listed = list(engine, vec![label.to_owned()]).await?;
+    Ok(listed.into_iter().filter_map(|summary| Some((summary.id?, summary.labels?))).collect())
 }
 
 /// Containers of this run that bear all the labels.
@@ -106,16 +139,7 @@ pub(super) async fn find(engine: &Engine, run: &str, labels: &[Entry]) -> Result
     let wanted = std::iter::once(format!("{}={run}", spec::RUN))
         .chain(labels.iter().map(|label| format!("{}={}", label.name, label.value)))
         .collect::<Vec<_>>();
-    let options = ListContainersOptions {
-        all: true,
-        filters: Some(HashMap::from([("label".to_owned(), wanted)])),
-        ..ListContainersOptions::default()
-    };
-    let listed = patiently(PATIENCE, || async {
-        let answer = engine.client().list_containers(Some(options.clone())).await;
-        answer.map_err(|error| engine.failed("cannot list containers", &error))
-    })
-    .await?;
+    let listed = list(engine, wanted).await?;
     let mut found = Vec::with_capacity(listed.len());
     for id in listed.into_iter().filter_map(|summary| summary.id) {
         // One that went away since it was listed is not there.

@@ -94,6 +94,7 @@ fn is_authority(text: &str) -> bool {
 #[derive(Debug, Default)]
 pub struct Connection {
     opened: OnceCell<Engine>,
+    recovered: OnceCell<()>,
 }
 
 impl Connection {
@@ -105,6 +106,11 @@ impl Connection {
     /// The engine, for a call that the gate allowed.
     pub(super) async fn open(&self, _permit: &Permit<Docker>, environment: &Environment) -> Result<Engine, ApiError> {
         self.opened.get_or_try_init(|| Engine::connect(environment)).await.cloned()
+    }
+
+    /// Does something once in the invocation; who comes meanwhile waits for it.
+    pub(super) async fn recovered<A: Future<Output = ()>>(&self, recover: impl FnOnce() -> A) {
+        self.recovered.get_or_init(recover).await;
     }
 }
 

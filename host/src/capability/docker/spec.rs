@@ -13,6 +13,7 @@ use bollard::models::{
 use maddock_bindings::api::docker::ContainerSpec;
 use maddock_bindings::api::types::{self, EnvValue, EnvVar, ErrorKind};
 
+use super::mark::{self, Mark};
 use super::{Docker, reference};
 use crate::capability::gate::Call;
 use crate::capability::secrets::SecretStore;
@@ -89,6 +90,8 @@ pub(super) struct Owner {
     pub(super) job: Option<String>,
     /// The plugin's name.
     pub(super) plugin: String,
+    /// The process that will remove it.
+    pub(super) mark: Option<Mark>,
 }
 
 /// Paths of the host that a container wants, followed to where they really are. Looked up once, so that what the gate was
@@ -402,7 +405,7 @@ fn security(options: &[String], host: &mut HostConfig) -> Result<(), ApiError> {
 fn labels(spec: &ContainerSpec, owner: &Owner) -> Result<HashMap<String, String>, ApiError> {
     let mut labels = HashMap::new();
     for types::Entry { name, value } in &spec.labels {
-        if name.is_empty() || [RUN, JOB, PLUGIN].contains(&name.as_str()) {
+        if name.is_empty() || [RUN, JOB, PLUGIN, mark::OWNER].contains(&name.as_str()) {
             return Err(invalid(format!("label `{name}` is set by the host: a plugin cannot")));
         }
         labels.insert(name.clone(), value.clone());
@@ -411,6 +414,9 @@ fn labels(spec: &ContainerSpec, owner: &Owner) -> Result<HashMap<String, String>
     labels.insert(PLUGIN.to_owned(), owner.plugin.clone());
     if let Some(job) = &owner.job {
         labels.insert(JOB.to_owned(), job.clone());
+    }
+    if let Some(mark) = owner.mark.as_ref().and_then(Mark::text) {
+        labels.insert(mark::OWNER.to_owned(), mark);
     }
     Ok(labels)
 }
@@ -620,7 +626,7 @@ pub(super) mod tests {
     }
 
     fn owner() -> Owner {
-        Owner { run: "r1".to_owned(), job: Some("j1".to_owned()), plugin: "target-docker".to_owned() }
+        Owner { run: "r1".to_owned(), job: Some("j1".to_owned()), plugin: "target-docker".to_owned(), mark: None }
     }
 
     fn body(spec: &ContainerSpec) -> Result<ContainerCreateBody, ApiError> {

@@ -1,10 +1,15 @@
-//! What the kernel itself asks of the engine: whether it answers, and to remove what a run has left over. It asks at the
+//! What the kernel itself asks of the engine: whether it answers, and to remove what a run has left over: this one, or one
+//! that was killed. It asks at the
 //! gate like everybody else, as the plugin `kernel` of the shipped rules.
 
 use std::sync::Arc;
 
+use maddock_bindings::api::events::Level;
+
 use super::Docker;
 use super::containers;
+use super::engine::Engine;
+use super::mark::{self, Mark};
 use super::spec;
 use crate::capability::ApiError;
 use crate::capability::gate::{Call, Gate, Identity};
@@ -51,4 +56,33 @@ async fn swept(context: &RunContext, keep: &[String]) -> Result<Vec<String>, Api
         }
     }
     Ok(problems)
+}
+
+/// Removes the containers of runs of this machine that were killed, but for those that were to be kept alive. Answers what
+/// there is to tell of it.
+pub(super) async fn recover(context: &RunContext, engine: &Engine) -> Vec<(Level, String)> {
+    match recovered(context, engine).await {
+        Ok(told) => told,
+        // Nobody asked for it: whatever keeps it from being done keeps nothing else.
+        Err(error) => vec![(Level::Debug, format!("containers of killed runs were not looked for: {}", error.message))],
+    }
+}
+
+async fn recovered(context: &RunContext, engine: &Engine) -> Result<Vec<(Level, String)>, ApiError> {
+    let gate = gate(context);
+    let permit = gate.permit(Call::<Docker>::new("find-containers").on("label", mark::OWNER))?;
+    let marked = permit.finish(containers::labelled(engine, mark::OWNER).await)?;
+    let mut told = Vec::new();
+    for (id, labels) in marked {
+        let gone = labels.get(mark::OWNER).and_then(|text| Mark::read(text)).is_some_and(|mark| mark.is_gone());
+        let Some(run) = labels.get(spec::RUN).filter(|_| gone && !labels.contains_key(mark::KEPT)) else { continue };
+        let permit = gate.permit(Call::<Docker>::new("remove-container").on("container", &id))?;
+        told.push(match permit.finish(containers::remove(engine, run, &id).await) {
+            Ok(()) => (Level::Info, format!("removed container `{id}`: its run `{run}` was killed")),
+            Err(error) => {
+                (Level::Warning, format!("container `{id}` of the killed run `{run}` is left over: {}", error.message))
+            }
+        });
+    }
+    Ok(told)
 }

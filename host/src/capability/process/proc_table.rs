@@ -14,8 +14,17 @@ fn words(pid: Pid) -> Option<Vec<String>> {
 }
 
 /// When a process started, in ticks since boot: with the number, its identity until the next boot.
-pub(super) fn start_time(pid: Pid) -> Option<u64> {
+pub(in crate::capability) fn start_time(pid: Pid) -> Option<u64> {
     words(pid)?.get(19)?.parse().ok()
+}
+
+/// Whether a process still runs. One that is dead and that nobody waited for does not.
+pub(in crate::capability) fn lives(pid: Pid, started: u64) -> bool {
+    words(pid).is_some_and(|words| {
+        let state = words.first().map_or("X", String::as_str);
+        let same = words.get(19).and_then(|ticks| ticks.parse().ok()) == Some(started);
+        same && !matches!(state, "Z" | "X" | "x")
+    })
 }
 
 /// The processes whose parent is `parent`, dead ones that nobody waited for included.
@@ -74,16 +83,16 @@ pub(super) fn arguments(pid: Pid) -> Vec<Vec<u8>> {
 }
 
 /// Where process numbers have their meaning: this boot of this machine, and the namespace in it.
-pub(super) fn boot() -> Option<String> {
+pub(in crate::capability) fn boot() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
 }
 
 /// The namespace of process numbers that this process lives in.
-pub(super) fn namespace() -> Option<String> {
+pub(in crate::capability) fn namespace() -> Option<String> {
     Some(fs::read_link(Path::new("/proc/self/ns/pid")).ok()?.to_string_lossy().into_owned())
 }
 
 /// The machine's own name.
-pub(super) fn machine() -> String {
+pub(in crate::capability) fn machine() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
