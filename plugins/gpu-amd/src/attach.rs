@@ -2,7 +2,7 @@
 
 use maddock_sdk::gpu::Inventory;
 use maddock_sdk::types::{Attachment, Entry};
-use maddock_sdk::{Result, failed, invalid};
+use maddock_sdk::{Result, accelerators, failed};
 
 use crate::detect::{DRIVER_NODE, VENDOR};
 
@@ -16,17 +16,7 @@ const GROUP: &str = "video";
 /// `env` holds in every surrounding. A process on this machine sees all devices and needs more: the entries of `extra`
 /// that begin with `process.env.`; in a container, which has its own devices only, they would be wrong.
 pub fn attach(inventory: &Inventory, indices: &[u32]) -> Result<Attachment> {
-    let mut chosen = Vec::new();
-    for &index in indices {
-        let device = inventory.devices.iter().find(|device| device.index == index).ok_or_else(|| {
-            let has = inventory.devices.len();
-            invalid(format!("too many gpus requested (index {index}, and this machine has {has})"))
-                .hint("ask for fewer by `n_gpus`, or name other devices by `docker_gpus`")
-        })?;
-        if !chosen.contains(&device) {
-            chosen.push(device);
-        }
-    }
+    let chosen = accelerators::chosen(inventory, indices)?;
     let mut devices = Vec::new();
     for device in &chosen {
         if device.node.is_empty() {
@@ -44,17 +34,11 @@ pub fn attach(inventory: &Inventory, indices: &[u32]) -> Result<Attachment> {
     let by_uuid = chosen.iter().all(|device| device.uuid.starts_with("GPU-") && distinct(&device.uuid));
     let visible: Vec<String> =
         chosen.iter().map(|device| if by_uuid { device.uuid.clone() } else { device.index.to_string() }).collect();
-    let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
     Ok(Attachment {
-        vendor: VENDOR.to_owned(),
         devices,
-        requests: Vec::new(),
         groups: if chosen.is_empty() { Vec::new() } else { vec![GROUP.to_owned()] },
-        env: vec![entry("MAD_RUNTIME_NGPUS", chosen.len().to_string())],
-        capabilities: Vec::new(),
-        resource_name: RESOURCE.to_owned(),
-        count: u32::try_from(chosen.len()).unwrap_or(u32::MAX),
-        extra: vec![entry("process.env.ROCR_VISIBLE_DEVICES", visible.join(","))],
+        extra: vec![Entry { name: "process.env.ROCR_VISIBLE_DEVICES".to_owned(), value: visible.join(",") }],
+        ..accelerators::attachment(VENDOR, RESOURCE, &chosen)
     })
 }
 

@@ -3,11 +3,12 @@
 //! A machine without the driver's device node costs one question and starts nothing.
 
 use maddock_sdk::Result;
+use maddock_sdk::accelerators::Finding;
 use maddock_sdk::gpu::{Device, Inventory};
+use maddock_sdk::machine::Machine;
 use maddock_sdk::serde_json::{Value, json};
 use maddock_sdk::types::Entry;
 
-use crate::machine::Machine;
 use crate::root::{self, Root};
 use crate::tools::{self, Agent};
 use crate::topology::{self, Found};
@@ -20,17 +21,6 @@ const RENDER_NODES: &str = "/dev/dri";
 /// Tools of this version and later are asked by `amd-smi` first.
 const AMD_SMI_SINCE: [u32; 3] = [6, 4, 1];
 const TOOL_SECONDS: u64 = 60;
-
-/// What was found.
-#[derive(Debug)]
-pub enum Finding {
-    /// No accelerator of this vendor.
-    Absent,
-    /// The driver is there, and nobody tells a device.
-    Unanswered(String),
-    /// At least one.
-    Present(Inventory),
-}
 
 /// Looks for accelerators. Two members of the configuration count: `MAD_ROCM_PATH`, the root of ROCm, and, for tests,
 /// `sysfs_root`, read instead of `/sys`, with which the device node need not exist.
@@ -266,10 +256,10 @@ fn entries<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Vec<Entry>
 
 #[cfg(test)]
 mod tests {
+    use maddock_sdk::fixture::Fixture;
     use maddock_sdk::types::ErrorKind;
 
     use super::*;
-    use crate::fixture::Fixture;
 
     const NODES: &str = "/sys/class/kfd/kfd/topology/nodes";
 

@@ -4,20 +4,19 @@
 
 pub mod attach;
 pub mod detect;
-#[cfg(test)]
-mod fixture;
-pub mod machine;
 pub mod root;
 pub mod tools;
 pub mod topology;
 
-use maddock_sdk::events::{self, Level};
+use maddock_sdk::accelerators::Finding;
 use maddock_sdk::gpu::{Guest, Inventory};
+use maddock_sdk::machine::Here;
 use maddock_sdk::serde_json;
 use maddock_sdk::types::Attachment;
 use maddock_sdk::{Result, invalid};
 
-use detect::Finding;
+/// ROCm's tools look for their libraries below their own root.
+const HERE: Here = Here { inherit: &["ROCM_PATH"] };
 
 /// The component's exports.
 #[derive(Debug)]
@@ -27,14 +26,7 @@ impl Guest for Plugin {
     fn detect(config: String) -> Result<Option<Inventory>> {
         let config = serde_json::from_str(&config)
             .map_err(|error| invalid(format!("the configuration is not valid JSON: {error}")))?;
-        match detect::detect(&machine::Here, &config)? {
-            Finding::Absent => Ok(None),
-            Finding::Unanswered(reason) => {
-                events::log(Level::Warning, &reason, &[]);
-                Ok(None)
-            }
-            Finding::Present(inventory) => Ok(Some(inventory)),
-        }
+        detect::detect(&HERE, &config).map(Finding::told)
     }
 
     fn attach(inventory: Inventory, indices: Vec<u32>) -> Result<Attachment> {

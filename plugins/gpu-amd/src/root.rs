@@ -1,6 +1,6 @@
 //! Where ROCm lies on this host. The path is never carried into a container.
 
-use crate::machine::Machine;
+use maddock_sdk::machine::Machine;
 
 /// The place where ROCm is looked for when nothing says otherwise.
 pub const USUAL: &str = "/opt/rocm";
@@ -95,8 +95,9 @@ fn is_root(machine: &impl Machine, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use maddock_sdk::fixture::Fixture;
+
     use super::*;
-    use crate::fixture::Fixture;
 
     fn path(machine: &Fixture) -> String {
         resolve(machine, None).path

@@ -2,7 +2,7 @@
 //!
 //! Nothing is started. Nodes that may not be read belong to devices that this process may not use.
 
-use crate::machine::Machine;
+use maddock_sdk::machine::Machine;
 
 /// What is known of one device, whoever told it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,8 +91,9 @@ fn bus(domain: u64, location: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use maddock_sdk::fixture::Fixture;
+
     use super::*;
-    use crate::fixture::Fixture;
 
     const CPU: &str = "cpu_cores_count 96\nsimd_count 0\nmem_banks_count 1\nvendor_id 0\ndrm_render_minor 0\n";
 

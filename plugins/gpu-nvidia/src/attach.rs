@@ -3,7 +3,7 @@
 
 use maddock_sdk::gpu::Inventory;
 use maddock_sdk::types::{Attachment, DeviceRequest, Entry};
-use maddock_sdk::{Result, invalid};
+use maddock_sdk::{Result, accelerators};
 
 use crate::detect::VENDOR;
 
@@ -19,17 +19,7 @@ const CAPABILITY: &str = "SYS_NICE";
 /// `env` holds in every surrounding. A process on this machine sees all devices and needs more: the entries of `extra`
 /// that begin with `process.env.`; in a container, which has its own devices only, they would be wrong.
 pub fn attach(inventory: &Inventory, indices: &[u32]) -> Result<Attachment> {
-    let mut chosen = Vec::new();
-    for &index in indices {
-        let device = inventory.devices.iter().find(|device| device.index == index).ok_or_else(|| {
-            let has = inventory.devices.len();
-            invalid(format!("too many gpus requested (index {index}, and this machine has {has})"))
-                .hint("ask for fewer by `n_gpus`, or name other devices by `docker_gpus`")
-        })?;
-        if !chosen.contains(&device) {
-            chosen.push(device);
-        }
-    }
+    let chosen = accelerators::chosen(inventory, indices)?;
     let ids: Vec<String> = chosen.iter().map(|device| device.index.to_string()).collect();
     // Identifiers do not depend on who counts.
     let by_uuid = chosen.iter().all(|device| device.uuid.starts_with("GPU-"));
@@ -38,22 +28,16 @@ pub fn attach(inventory: &Inventory, indices: &[u32]) -> Result<Attachment> {
     } else {
         ids.iter().map(String::as_str).collect()
     };
-    let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
     let some = !chosen.is_empty();
     Ok(Attachment {
-        vendor: VENDOR.to_owned(),
-        devices: Vec::new(),
         requests: if some {
             vec![DeviceRequest { driver: DRIVER.to_owned(), ids: ids.clone(), capabilities: vec!["gpu".to_owned()] }]
         } else {
             Vec::new()
         },
-        groups: Vec::new(),
-        env: vec![entry("MAD_RUNTIME_NGPUS", chosen.len().to_string())],
         capabilities: if some { vec![CAPABILITY.to_owned()] } else { Vec::new() },
-        resource_name: RESOURCE.to_owned(),
-        count: u32::try_from(chosen.len()).unwrap_or(u32::MAX),
-        extra: vec![entry("process.env.CUDA_VISIBLE_DEVICES", visible.join(","))],
+        extra: vec![Entry { name: "process.env.CUDA_VISIBLE_DEVICES".to_owned(), value: visible.join(",") }],
+        ..accelerators::attachment(VENDOR, RESOURCE, &chosen)
     })
 }
 

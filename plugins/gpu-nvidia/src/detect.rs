@@ -3,11 +3,12 @@
 //! A machine without the driver and without `nvidia-smi` costs three questions and starts nothing.
 
 use maddock_sdk::Result;
+use maddock_sdk::accelerators::Finding;
 use maddock_sdk::gpu::{Device, Inventory};
+use maddock_sdk::machine::Machine;
 use maddock_sdk::types::Entry;
 
 use crate::driver::{self, Found};
-use crate::machine::Machine;
 use crate::tools;
 
 /// The vendor, as models and reports spell it.
@@ -15,17 +16,6 @@ pub const VENDOR: &str = "NVIDIA";
 const USUAL_SMI: &str = "/usr/bin/nvidia-smi";
 const CUDA: &str = "/usr/local/cuda";
 const TOOL_SECONDS: u64 = 60;
-
-/// What was found.
-#[derive(Debug)]
-pub enum Finding {
-    /// No accelerator of this vendor.
-    Absent,
-    /// The tool is there, and it names no device.
-    Unanswered(String),
-    /// At least one.
-    Present(Inventory),
-}
 
 /// Looks for accelerators.
 pub fn detect(machine: &impl Machine) -> Result<Finding> {
@@ -110,10 +100,10 @@ fn entries<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Vec<Entry>
 
 #[cfg(test)]
 mod tests {
+    use maddock_sdk::fixture::Fixture;
     use maddock_sdk::types::ErrorKind;
 
     use super::*;
-    use crate::fixture::Fixture;
 
     const LISTED: &str = "GPU 0: NVIDIA H200 (UUID: GPU-a0)\nGPU 1: NVIDIA H200 (UUID: GPU-b1)\n";
 

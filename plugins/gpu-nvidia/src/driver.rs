@@ -1,8 +1,7 @@
 //! Devices as the driver's files tell them: `/proc/driver/nvidia/gpus/<bus>/information`. Nothing is started.
 
 use maddock_sdk::Result;
-
-use crate::machine::Machine;
+use maddock_sdk::machine::Machine;
 
 const FILES: &str = "/proc/driver/nvidia";
 /// Without this node no device can be used, whatever the files say: they show through into containers.
@@ -61,8 +60,9 @@ fn device(bus: &str, information: &str) -> Option<(u32, Found)> {
 
 #[cfg(test)]
 mod tests {
+    use maddock_sdk::fixture::Fixture;
+
     use super::*;
-    use crate::fixture::Fixture;
 
     fn information(model: &str, uuid: &str, minor: &str) -> String {
         format!(

@@ -5,17 +5,13 @@
 pub mod attach;
 pub mod detect;
 pub mod driver;
-#[cfg(test)]
-mod fixture;
-pub mod machine;
 pub mod tools;
 
 use maddock_sdk::Result;
-use maddock_sdk::events::{self, Level};
+use maddock_sdk::accelerators::Finding;
 use maddock_sdk::gpu::{Guest, Inventory};
+use maddock_sdk::machine::Here;
 use maddock_sdk::types::Attachment;
-
-use detect::Finding;
 
 /// The component's exports.
 #[derive(Debug)]
@@ -23,14 +19,7 @@ pub struct Plugin;
 
 impl Guest for Plugin {
     fn detect(_config: String) -> Result<Option<Inventory>> {
-        match detect::detect(&machine::Here)? {
-            Finding::Absent => Ok(None),
-            Finding::Unanswered(reason) => {
-                events::log(Level::Warning, &reason, &[]);
-                Ok(None)
-            }
-            Finding::Present(inventory) => Ok(Some(inventory)),
-        }
+        detect::detect(&Here::default()).map(Finding::told)
     }
 
     fn attach(inventory: Inventory, indices: Vec<u32>) -> Result<Attachment> {

@@ -11,10 +11,14 @@
 //! ```
 #![allow(missing_docs, reason = "generated bindings; the WIT files carry the documentation")]
 
+pub mod accelerators;
 pub mod entry;
 mod errors;
+#[cfg(feature = "fixtures")]
+pub mod fixture;
 pub mod job_result;
 pub mod local;
+pub mod machine;
 pub mod quote;
 pub mod registry;
 

@@ -1,15 +1,15 @@
-//! What this plugin needs of the host: one trait, so that tests can be a machine.
+//! What a plugin that looks around needs of the host: one trait, so that tests can be a machine (`fixture`, behind the
+//! feature `fixtures`).
 //!
-//! All but the first question are best effort: what cannot be read counts as absent, and another source is asked.
+//! Only `exists` and `run` report errors; the others are best effort: what cannot be read counts as absent, and another
+//! source is asked. It never writes.
 
-use maddock_sdk::process::{self, Command, ExitStatus};
-use maddock_sdk::{Result, facts, failed, files};
+use crate::process::{self, Command, ExitStatus};
+use crate::{Result, facts, failed, files};
 
 /// Driver and version files are far shorter.
 const LONGEST_FILE: u64 = 64 << 10;
 const LONGEST_OUTPUT: u32 = 4 << 20;
-/// ROCm's tools look for their libraries below their own root.
-const INHERITED: [&str; 1] = ["ROCM_PATH"];
 
 /// A machine that may have accelerators.
 pub trait Machine {
@@ -28,8 +28,11 @@ pub trait Machine {
 }
 
 /// The machine that the component runs on.
-#[derive(Debug)]
-pub struct Here;
+#[derive(Debug, Default)]
+pub struct Here {
+    /// The environment variables that programs get; none but these.
+    pub inherit: &'static [&'static str],
+}
 
 impl Machine for Here {
     fn exists(&self, path: &str) -> Result<bool> {
@@ -56,7 +59,7 @@ impl Machine for Here {
         let command = Command {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: Vec::new(),
-            inherit: INHERITED.map(str::to_owned).to_vec(),
+            inherit: self.inherit.iter().map(|&name| name.to_owned()).collect(),
             directory: Some("/".to_owned()),
             stdin: None,
             time_limit_ms: Some(seconds * 1_000),

@@ -1,12 +1,12 @@
-//! A machine made of texts, for tests.
+//! A machine made of texts, for tests only: a plugin names the feature `fixtures` among its dev-dependencies, so that
+//! no component has this.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use maddock_sdk::types::ErrorKind;
-use maddock_sdk::{Result, failed, of};
-
 use crate::machine::Machine;
+use crate::types::ErrorKind;
+use crate::{Result, failed, of};
 
 /// Files, variables, programs and what they answer.
 #[derive(Debug, Default)]
@@ -20,22 +20,29 @@ pub struct Fixture {
 }
 
 impl Fixture {
+    /// A file, and with it the directories above.
+    #[must_use]
     pub fn file(mut self, path: &str, text: &str) -> Self {
         self.files.insert(path.to_owned(), text.to_owned());
         self
     }
 
+    /// An environment variable.
+    #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
     }
 
+    /// Where the search path has a program; whether a file lies there is another matter.
+    #[must_use]
     pub fn program(mut self, name: &str, path: &str) -> Self {
         self.programs.insert(name.to_owned(), path.to_owned());
         self
     }
 
     /// What a command line answers; the program is there, too.
+    #[must_use]
     pub fn output(mut self, command: &str, text: &str) -> Self {
         let program = command.split(' ').next().unwrap_or_default().to_owned();
         self.files.entry(program).or_default();
@@ -43,12 +50,15 @@ impl Fixture {
         self
     }
 
+    /// A machine where policy refuses to say whether something is there.
+    #[must_use]
     pub fn refusing(mut self) -> Self {
         self.refuses = true;
         self
     }
 
     /// The command lines that were started.
+    #[must_use]
     pub fn runs(&self) -> Vec<String> {
         self.runs.borrow().clone()
     }
