@@ -63,6 +63,7 @@ fn an_interrupted_run_leaves_no_container() {
         let going = scene.start_run(&json!({}), &[]);
         beating(&scene);
         let container = only_container(&scene);
+        scene.heard("started");
         going.signal(signal);
         going.wait().with(130);
         assert_eq!(engine::inspect("container", &container), None, "the container is gone after {signal:?}");
@@ -245,4 +246,17 @@ fn a_second_interrupt_does_not_wait_and_the_next_run_cleans_up() {
     next.run(&json!({}), &[]).with(0);
     assert_eq!(engine::inspect("container", &container), None);
     still(&scene);
+}
+
+#[test]
+fn what_a_model_says_when_it_is_interrupted_is_in_its_log() {
+    let Some(mut scene) = Scene::new() else { return };
+    let script = "trap 'echo last-$((40 + 2)); exit 1' TERM\necho ready\nwhile :; do sleep 0.05; done\n";
+    let model = scene.model("polite", script, &json!({}));
+    let going = scene.start_run(&json!({}), &[]);
+    scene.heard("ready");
+    going.signal(Signal::INT);
+    going.wait().with(130);
+    assert!(scene.run_log(&model).contains("last-42"), "{}", scene.run_log(&model));
+    assert_eq!(scene.containers(), Vec::<String>::new());
 }

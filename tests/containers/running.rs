@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::engine;
-use crate::scene::{Scene, until};
+use crate::scene::Scene;
 
 const PERFORMANCE: &str = "echo 'performance: 12.5 things_per_second'\n";
 
@@ -209,10 +209,7 @@ fn output_comes_while_the_model_runs() {
     );
     scene.model("flow", &script, &json!({}));
     let going = scene.start_run(&json!({}), &[]);
-    let log = until("the first line in the log", || {
-        let job = std::fs::read_dir(scene.run_directories().pop()?.join("jobs")).ok()?.next()?.ok()?.path();
-        std::fs::read_to_string(job.join("run.log")).ok().filter(|log| log.contains("first-42"))
-    });
+    let log = scene.heard("first-42");
     assert!(!log.contains("performance:"), "{log}");
     std::fs::write(scene.shared.join("go"), "").unwrap();
     going.wait().with(0);

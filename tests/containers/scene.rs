@@ -98,7 +98,9 @@ impl Scene {
 
     /// Adds a Dockerfile below `docker/`. `FROM` the image that there is: `BASE_DOCKER` is an argument already.
     pub fn dockerfile(&self, file: &str, header: &str, rest: &str) {
-        let text = format!("{header}\nARG BASE_DOCKER={}\nFROM $BASE_DOCKER\n{rest}\n", self.image);
+        // Builders give one id to equal images, and a test that removes its own would remove those of another.
+        let own = format!("LABEL maddock.test={}", self.name);
+        let text = format!("{header}\nARG BASE_DOCKER={}\nFROM $BASE_DOCKER\n{rest}\n{own}\n", self.image);
         let path = self.tree.join("docker").join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
@@ -202,6 +204,14 @@ impl Scene {
     pub fn run_log(&self, model: &str) -> String {
         let image = self.image.replace(['/', ':'], "_");
         self.text(&format!("{model}_{image}.run.live.log"))
+    }
+
+    /// Waits until the log of the only job of the only run has some words.
+    pub fn heard(&self, words: &str) -> String {
+        until(words, || {
+            let job = std::fs::read_dir(self.run_directories().pop()?.join("jobs")).ok()?.next()?.ok()?.path();
+            std::fs::read_to_string(job.join("run.log")).ok().filter(|log| log.contains(words))
+        })
     }
 
     /// `job.json` of the last run's jobs.

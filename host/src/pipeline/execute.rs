@@ -2,6 +2,7 @@
 //! user asked to keep it.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
 use maddock_bindings::api::events::{Level, Phase};
@@ -20,6 +21,8 @@ use crate::results::redact::{RedactStream, Redactor};
 const WAITING_EVENTS: usize = 256;
 /// How long collecting and releasing may take each: engines that restart meanwhile are waited for.
 const AFTERMATH: Duration = Duration::from_secs(180);
+/// How long the end of a job that was interrupted may take to be seen: its last output is on the way.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long after its time limit a local target may take to end a job before the kernel does.
 const LIMIT_GRACE: Duration = Duration::from_secs(60);
 
@@ -114,17 +117,22 @@ async fn follow(session: &Session, order: &Order<'_>) -> Executed {
     let backstop = job.time_limit.filter(|_| local).map(|limit| Duration::from_secs(limit).saturating_add(LIMIT_GRACE));
     let watching = session.clone().within(backstop);
     let aftermath = session.clone().within(Some(AFTERMATH));
-    tokio::select! {
-        ending = target.watch_job(&watching, &handle) => match ending {
-            Ok(ending) => executed.ending = Some(ending),
-            Err(error) => {
-                executed.error = Some(error);
-                note(&mut executed.problems, "ending the job", target.cancel_job(&aftermath, &handle, "it could not be watched any more").await);
+    {
+        let watch = target.watch_job(&watching, &handle);
+        tokio::pin!(watch);
+        tokio::select! {
+            ending = &mut watch => match ending {
+                Ok(ending) => executed.ending = Some(ending),
+                Err(error) => {
+                    executed.error = Some(error);
+                    note(&mut executed.problems, "ending the job", target.cancel_job(&aftermath, &handle, "it could not be watched any more").await);
+                }
+            },
+            () = order.stop.cancelled() => {
+                executed.interrupted = true;
+                let cancelled = cancel_watched(target.cancel_job(&aftermath, &handle, "interrupted"), watch).await;
+                note(&mut executed.problems, "ending the job", cancelled);
             }
-        },
-        () = order.stop.cancelled() => {
-            executed.interrupted = true;
-            note(&mut executed.problems, "ending the job", target.cancel_job(&aftermath, &handle, "interrupted").await);
         }
     }
     match target.collect_job(&aftermath, &handle).await {
@@ -137,6 +145,26 @@ async fn follow(session: &Session, order: &Order<'_>) -> Executed {
         note(&mut executed.problems, "cleaning up", target.release_job(&aftermath, &handle).await);
     }
     executed
+}
+
+/// Ends a job that is watched on until its end is seen: what it says last belongs in its log.
+async fn cancel_watched<T>(
+    cancel: impl Future<Output = Result<(), PluginError>>,
+    mut watch: Pin<&mut impl Future<Output = T>>,
+) -> Result<(), PluginError> {
+    let mut over = false;
+    tokio::pin!(cancel);
+    let cancelled = loop {
+        tokio::select! {
+            cancelled = &mut cancel => break cancelled,
+            _ = &mut watch, if !over => over = true,
+        }
+    };
+    if cancelled.is_ok() && !over {
+        // One that is not seen to end has ended all the same, or is found by its owner.
+        let _ = tokio::time::timeout(LAST_WORDS, watch).await;
+    }
+    cancelled
 }
 
 fn note(problems: &mut Vec<String>, what: &str, result: Result<(), PluginError>) {
