@@ -223,10 +223,16 @@ impl Policy {
         scope: &[(&'static str, String)],
         nearest: Option<(&Rule, &'static str, &str)>,
     ) -> Denial {
-        let asked = scope.iter().map(|(name, value)| format!("{name} `{value}`")).collect::<Vec<_>>().join(", ");
+        // A container has dozens of scopes: where one decided, it is the one to talk about. The trace has them all.
+        let asked = match nearest {
+            Some((_, name, value)) => format!("{name} `{value}`"),
+            None => {
+                scope.iter().take(3).map(|(name, value)| format!("{name} `{value}`")).collect::<Vec<_>>().join(", ")
+            }
+        };
         let on = if asked.is_empty() { String::new() } else { format!(" on {asked}") };
         let (because, rule) = match nearest {
-            Some((rule, name, value)) => (format!("the rule does not cover {name} `{value}`"), rule.place.clone()),
+            Some((rule, _, _)) => ("the rule does not cover it".to_owned(), rule.place.clone()),
             None => ("no rule allows it".to_owned(), "default (deny)".to_owned()),
         };
         let mut remedy = format!("to allow it: [[allow]] plugin = \"{}\" calls = [\"{call}\"]", who.name);
@@ -300,7 +306,11 @@ mod tests {
         let Verdict::Denied(denial) = policy(RULES).decide(&built_in("p"), "files.read", &scope) else {
             panic!("allowed")
         };
-        assert!(denial.message.contains("does not cover path `/etc/shadow` (test.toml:3)"), "{}", denial.message);
+        assert!(
+            denial.message.contains("on path `/etc/shadow`: the rule does not cover it (test.toml:3)"),
+            "{}",
+            denial.message
+        );
     }
 
     #[test]

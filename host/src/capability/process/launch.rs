@@ -72,7 +72,7 @@ impl Handle {
     pub(super) fn whereabouts(&self) -> Whereabouts {
         let same_boot = proc_table::boot().is_some_and(|boot| boot == self.boot);
         let same_namespace = proc_table::namespace().is_some_and(|namespace| namespace == self.namespace);
-        match (same_boot, same_namespace, Pid::from_raw(self.pid).filter(|_| self.pid > 0)) {
+        match (same_boot, same_namespace, (self.pid > 0).then(|| Pid::from_raw(self.pid)).flatten()) {
             (true, true, Some(pid)) => Whereabouts::Here(pid),
             (true, true, None) => Whereabouts::Gone,
             (false, ..) if self.machine == proc_table::machine() => Whereabouts::Gone,
