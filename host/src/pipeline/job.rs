@@ -134,14 +134,7 @@ pub fn nodes(config: &Value, sections: &[&str]) -> Result<u32, String> {
 /// The topology of a job. A node has as many processes as the configuration says, else as it has devices, 1 where it has
 /// none. Where several nodes meet is not known before they are chosen: a reference stands for it.
 #[must_use]
-pub fn topology(
-    card: &Card,
-    config: &Value,
-    launcher: &str,
-    job: &str,
-    nodes: u32,
-    devices: u32,
-) -> launch::Topology {
+pub fn topology(card: &Card, config: &Value, launcher: &str, job: &str, nodes: u32, devices: u32) -> launch::Topology {
     let section = config.get("distributed").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let processes = section
         .get("nproc_per_node")
