@@ -66,6 +66,7 @@ impl Place {
             environment: Environment::default(),
             secrets: SecretStore::default(),
             docker: Connection::default(),
+            queue: maddock::capability::Queue::default(),
             trace: Trace::none(),
             detached: false,
         }))

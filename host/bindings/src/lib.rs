@@ -32,6 +32,7 @@ macro_rules! kind {
                     "maddock:plugin/files": crate::api::files,
                     "maddock:plugin/process": crate::api::process,
                     "maddock:plugin/docker": crate::api::docker,
+                    "maddock:plugin/slurm": crate::api::slurm,
                     "maddock:plugin/secrets": crate::api::secrets,
                 },
             });

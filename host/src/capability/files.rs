@@ -111,6 +111,15 @@ impl files::Host for State {
         Ok(permit.finish(answer))
     }
 
+    async fn read_from(&mut self, path: String, offset: u64, limit: u64) -> Answer<Vec<u8>> {
+        let (permit, place) = allowed!(self.enter("read-from", &path, place::existing));
+        let answer = touch::read_from(&permit, place.path(), offset, self.deliverable(limit));
+        if let Ok(bytes) = &answer {
+            self.charge_transfer(bytes.len())?;
+        }
+        Ok(permit.finish(answer))
+    }
+
     async fn list_directory(&mut self, path: String) -> Answer<Vec<DirectoryEntry>> {
         let (permit, place) = allowed!(self.enter("list-directory", &path, place::existing));
         let answer = touch::list(&permit, place.path());

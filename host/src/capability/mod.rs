@@ -12,9 +12,12 @@ pub mod policy;
 pub mod probe;
 pub mod process;
 pub mod secrets;
+pub mod slurm;
 #[doc(hidden)]
 pub mod testing;
 pub mod trace;
+
+pub use slurm::Queue;
 
 use maddock_bindings::api::types;
 
@@ -41,5 +44,7 @@ pub fn error_with_hint(kind: types::ErrorKind, message: impl Into<String>, hint:
 ///
 /// What belongs to the jobs to `keep` stays.
 pub async fn sweep(context: &crate::plugin::RunContext, keep: &[String]) -> Vec<String> {
-    docker::sweep(context, keep).await
+    let mut problems = docker::sweep(context, keep).await;
+    problems.extend(slurm::sweep(context, keep).await);
+    problems
 }

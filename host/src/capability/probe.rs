@@ -15,7 +15,7 @@ pub struct Probe {
 
 /// Asks every engine that this host has an interface for.
 pub async fn engines(context: &RunContext) -> Vec<Probe> {
-    vec![match super::docker::version(context).await {
+    let mut probes = vec![match super::docker::version(context).await {
         Ok(details) => Probe { name: "docker", answers: true, details },
         Err(error) => {
             let details = match error.hint {
@@ -24,5 +24,13 @@ pub async fn engines(context: &RunContext) -> Vec<Probe> {
             };
             Probe { name: "docker", answers: false, details }
         }
-    }]
+    }];
+    // Most machines have no batch scheduler, and miss nothing.
+    if context.environment.find_program("sinfo").is_some() {
+        probes.push(match super::slurm::version(context).await {
+            Ok(details) => Probe { name: "slurm", answers: true, details },
+            Err(error) => Probe { name: "slurm", answers: false, details: error.message },
+        });
+    }
+    probes
 }

@@ -17,7 +17,7 @@ pub const PLUGIN: &str = "test";
 
 /// Rules that allow [`PLUGIN`] every call on everything.
 pub const ALLOW_EVERYTHING: &str =
-    "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\"]\n";
+    "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\"]\n";
 
 /// What a test may choose; everything else is as in a run.
 #[derive(Debug)]
@@ -65,6 +65,7 @@ impl Setting {
             environment: self.environment,
             secrets: self.secrets,
             docker: super::docker::Connection::default(),
+            queue: super::Queue::default(),
             policy,
             trace: self.trace,
             detached: self.detached,

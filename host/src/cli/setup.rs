@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::args::Common;
 use super::exit::Exit;
 use super::failure::Failure;
+use crate::capability::Queue;
 use crate::capability::docker::Connection;
 use crate::capability::policy::{Policy, Roots};
 use crate::capability::secrets::SecretStore;
@@ -84,6 +85,7 @@ impl Setup {
             environment: self.environment.clone(),
             secrets,
             docker: Connection::default(),
+            queue: Queue::default(),
             policy: Arc::new(policy),
             trace,
             detached: false,

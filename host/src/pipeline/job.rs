@@ -20,6 +20,8 @@ const PASSTHROUGH: &str = include_str!("../../../presets/passthrough.json");
 const IMPLIED: &str = include_str!("../../../presets/implied.json");
 /// Where jobs meet on node 0 unless the configuration says otherwise: the default of the field's launchers.
 const MAIN_PORT: u16 = 29500;
+/// Node 0 of several, as the launcher interface lets it be said: targets know it by this name.
+const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
@@ -112,17 +114,43 @@ pub fn launcher(card: &Card, config: &Value, environment: &Environment) -> Optio
         .or_else(|| environment.get("MAD_LAUNCHER").filter(|name| !name.is_empty()).map(str::to_owned))
 }
 
-/// The topology of a job on one machine. `processes` is the number of devices it has, 1 where it has none.
+/// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section.
+///
+/// # Errors
+/// The number is none.
+pub fn nodes(config: &Value, sections: &[&str]) -> Result<u32, String> {
+    let places = std::iter::once(("distributed", "nnodes")).chain(sections.iter().map(|section| (*section, "nodes")));
+    for (section, key) in places {
+        let value = match config.get(section).and_then(|section| section.get(key)) {
+            None | Some(Value::Null) => continue,
+            Some(value) => value,
+        };
+        let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+        return number
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| *number > 0)
+            .ok_or_else(|| format!("`{section}.{key}` is {value}, which is no number of nodes"));
+    }
+    Ok(1)
+}
+
+/// The topology of a job. A node has as many processes as the configuration says, else as it has devices, 1 where it has
+/// none. Where several nodes meet is not known before they are chosen: a reference stands for it.
 #[must_use]
-pub fn topology(card: &Card, config: &Value, launcher: &str, job: &str, devices: u32) -> launch::Topology {
+pub fn topology(card: &Card, config: &Value, launcher: &str, job: &str, nodes: u32, devices: u32) -> launch::Topology {
     let section = config.get("distributed").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    let processes = section
+        .get("nproc_per_node")
+        .and_then(|value| value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok())))
+        .and_then(|processes| u32::try_from(processes).ok())
+        .filter(|processes| *processes > 0 && nodes > 1);
     let port = ["port", "master_port"].into_iter().find_map(|name| section.get(name).and_then(Value::as_u64));
     launch::Topology {
         launcher: launcher.to_owned(),
-        nodes: 1,
-        processes_per_node: devices.max(1),
+        nodes,
+        processes_per_node: processes.unwrap_or(devices.max(1)),
         gpus_per_node: devices,
-        main_address: "localhost".to_owned(),
+        main_address: if nodes > 1 { MAIN_ADDRESS.to_owned() } else { "localhost".to_owned() },
         main_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(MAIN_PORT),
         model: card.name.clone(),
         job: job.to_owned(),
@@ -250,7 +278,7 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     for variable in attachment.map(|attachment| attachment.env.as_slice()).unwrap_or_default() {
         add(&variable.name, variable.value.clone());
     }
-    add("MAD_RUNTIME_NGPUS", attachment.map_or(0, |attachment| attachment.count).to_string());
+    add("MAD_RUNTIME_NGPUS", ingredients.topology.gpus_per_node.to_string());
     let guest = text(config, "guest_os");
     if !guest.is_empty() {
         add("MAD_GUEST_OS", guest.to_ascii_uppercase());

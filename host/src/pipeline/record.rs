@@ -108,6 +108,8 @@ pub struct Gathering<'a> {
     pub log: &'a Path,
     /// What its rows have in common.
     pub facts: JobFacts,
+    /// How many nodes it was to have.
+    pub nodes: u32,
     /// The model was not to run.
     pub skip_model: bool,
     /// Another node reports.
@@ -140,7 +142,7 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
         worker: gathering.worker,
         complete,
         duration: executed.ending.as_ref().and_then(|ending| ending.duration),
-        nodes: nodes_of(executed),
+        nodes: nodes_of(executed, gathering.nodes),
         message: message_of(executed),
         hint: executed.error.as_ref().and_then(PluginError::hint),
         execution,
@@ -153,16 +155,15 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
     Judged { image_digest, ..judged }
 }
 
-/// One node, which reported if the job came to an end.
-fn nodes_of(executed: &Executed) -> Nodes {
+/// A node has reported if its program ended by itself; the only one, if the job came to an end.
+fn nodes_of(executed: &Executed, expected: u32) -> Nodes {
     match &executed.ending {
-        Some(ending) if ending.nodes.len() > 1 => {
-            let expected = u32::try_from(ending.nodes.len()).unwrap_or(u32::MAX);
+        Some(ending) if expected > 1 => {
             let reported = ending.nodes.iter().filter(|node| matches!(node.cause, Cause::Exited(_))).count();
             Nodes { expected, reported: u32::try_from(reported).unwrap_or(u32::MAX) }
         }
         Some(_) => Nodes::ONE,
-        None => Nodes { expected: 1, reported: 0 },
+        None => Nodes { expected, reported: 0 },
     }
 }
 
@@ -267,7 +268,7 @@ impl Owned {
             let found = File::open(&self.log).and_then(|file| find_metric(BufReader::new(file)));
             return Measured::Log(found.unwrap_or_default());
         }
-        let Some(file) = self.files.iter().find(|file| file.name == name) else {
+        let Some(file) = self.files.iter().find(|file| file.node == 0 && file.name == name) else {
             return Measured::Unusable(format!("the model left no `{name}` in its work directory"));
         };
         match std::fs::read(&file.path)

@@ -513,19 +513,21 @@ impl Shared {
     async fn prepare(&self, id: &str, work: &Work, facts: &mut JobFacts) -> Result<Ready, SetupError> {
         let place = &self.place;
         let card = &work.card;
-        let lease = self.devices(card).await?;
+        let lease = if self.target.has("multi-node") { None } else { self.devices(card).await? };
         let indices = lease.as_ref().map(Lease::indices).unwrap_or_default();
         let devices = u32::try_from(indices.len()).unwrap_or(u32::MAX);
+        let (nodes, devices) = if self.target.has("multi-node") { self.asked_for(card)? } else { (1, devices) };
+        facts.nnodes = nodes.to_string();
         facts.gpus_per_node = devices.to_string();
-        facts.n_gpus = devices.to_string();
+        facts.n_gpus = nodes.saturating_mul(devices).to_string();
 
         let session = place.session().for_job(id);
         let attachment = match &self.inventory {
-            Some(inventory) if devices > 0 => Some(self.attach(&session, inventory, indices).await?),
+            Some(inventory) if !indices.is_empty() => Some(self.attach(&session, inventory, indices).await?),
             _ => None,
         };
         let asked = job::launcher(card, &place.config, place.environment());
-        let (topology, arrangement) = self.arrange(&session, card, asked.as_deref(), id, devices).await?;
+        let (topology, arrangement) = self.arrange(&session, card, asked.as_deref(), id, (nodes, devices)).await?;
         facts.launcher =
             if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
 
@@ -583,6 +585,19 @@ impl Shared {
         Ok(Ready { job, lease })
     }
 
+    /// Nodes and accelerators on each, for a target that gets both from elsewhere: as the configuration and the card say.
+    fn asked_for(&self, card: &Card) -> Result<(u32, u32), SetupError> {
+        let provides = &self.target.plugin.loaded().manifest.provides;
+        let sections: Vec<&str> = provides.iter().map(String::as_str).collect();
+        let config = &self.place.config;
+        let wanted = gpus::resolve(config, &sections, &card.model);
+        for warning in &wanted.warnings {
+            self.place.events.say(Gravity::Warning, &card.name, warning);
+        }
+        let nodes = job::nodes(config, &sections).map_err(SetupError::Other)?;
+        Ok((nodes, wanted.count.on_cluster()?))
+    }
+
     /// Waits for the devices that a model wants. On a machine without any, a model runs without, unless the configuration
     /// asks for devices by number.
     async fn devices(&self, card: &Card) -> Result<Option<Lease>, SetupError> {
@@ -637,7 +652,7 @@ impl Shared {
         card: &Card,
         asked: Option<&str>,
         id: &str,
-        devices: u32,
+        (nodes, devices): (u32, u32),
     ) -> Result<(crate::plugin::launch::Topology, crate::plugin::launch::Arrangement), SetupError> {
         let name = asked.unwrap_or("none");
         let plugins = &self.place.plugins;
@@ -648,7 +663,7 @@ impl Shared {
                 .providing(Kind::Launcher, "none")?
                 .ok_or_else(|| SetupError::Other(format!("no plugin provides the launcher `{name}`")))?,
         };
-        let topology = job::topology(card, &self.place.config, name, id, devices);
+        let topology = job::topology(card, &self.place.config, name, id, nodes, devices);
         let arrangement = plugin.arrange(session, &topology).await?;
         for warning in &arrangement.warnings {
             self.place.events.say(Gravity::Warning, id, warning);
@@ -753,6 +768,7 @@ impl Shared {
             tree: &place.context.roots.tree,
             log: &log,
             facts,
+            nodes: ready.job.topology.nodes,
             skip_model: self.options.skip_model,
             worker: place
                 .environment()
@@ -842,7 +858,8 @@ impl Shared {
                 self.combined(id, image, &log, &name);
             }
         }
-        for file in &judged.files {
+        // Files of one name come from every node; those of the first stand for the job, the others are in its directory.
+        for file in judged.files.iter().filter(|file| file.node == 0) {
             if let Some(name) = Path::new(&file.name).file_name().and_then(|name| name.to_str())
                 && let Err(error) = crate::results::run_directory::publish(Path::new(&file.path), output, name)
             {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::capability::Queue;
 use crate::capability::docker::Connection;
 use crate::capability::policy::{Policy, Roots};
 use crate::capability::secrets::SecretStore;
@@ -73,6 +74,8 @@ pub struct RunContext {
     pub secrets: SecretStore,
     /// The container engine, connected to on first use.
     pub docker: Connection,
+    /// What is known of batch jobs.
+    pub queue: Queue,
     /// What the gate allows.
     pub policy: Arc<Policy>,
     /// What was called.

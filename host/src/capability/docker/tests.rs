@@ -80,6 +80,7 @@ impl Bench {
             environment,
             secrets,
             docker: Connection::default(),
+            queue: crate::capability::Queue::default(),
             policy: Arc::new(Policy::permissive(PLUGIN, "docker", roots)),
             trace: Trace::to_file(&root.join("trace.jsonl"), &run).unwrap(),
             detached: false,

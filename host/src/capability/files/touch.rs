@@ -2,7 +2,7 @@
 //! link in the last component.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -92,6 +92,13 @@ fn head(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes).map_err(|why| failure("read", path, &why))?;
     Ok(bytes)
+}
+
+/// At most `limit` bytes from `offset` on.
+pub(crate) fn read_from(permit: &Permit<Files>, path: &Path, offset: u64, limit: u64) -> Result<Vec<u8>, ApiError> {
+    let mut file = open(permit, path)?;
+    file.seek(SeekFrom::Start(offset)).map_err(|why| failure("read", path, &why))?;
+    head(file, path, limit)
 }
 
 /// The entries of a directory, sorted.

@@ -1,0 +1,335 @@
+//! Runs jobs on the nodes of a Slurm cluster, as programs: one task on each node, in a copy of the job's workspace.
+//!
+//! The run's directory must be on a file system that all nodes share: nodes read what to do there and leave their outcome.
+//! Nothing of anybody else is touched: the host ends jobs of this run only, and no allocation that was there before.
+
+use maddock_sdk::events::{self, Level, Phase};
+use maddock_sdk::job_result::JobResult;
+use maddock_sdk::serde_json;
+use maddock_sdk::slurm::{self, JobState, Seen};
+use maddock_sdk::target::{CollectedFile, Collection, Ending, Guest, Job, JobStatus, TargetInfo};
+use maddock_sdk::types::{Entry, Error, OutputStream, WorkPlan};
+use maddock_sdk::{Result, failed, files, invalid, local};
+use serde::{Deserialize, Serialize};
+
+pub mod outcome;
+pub mod plan;
+pub mod script;
+pub mod section;
+pub mod tail;
+
+use outcome::Report;
+use tail::Tail;
+
+/// How long one wait for news takes at most: the nodes' output is looked at in between.
+const WAIT_MS: u32 = 1000;
+/// Looks at the shared file system after the end, until the nodes' last words have arrived.
+const LOOKS: u32 = 10;
+/// Waits for a cancelled job to leave the queue: the scheduler gives its processes half a minute.
+const LEAVING: u32 = 120;
+/// A node's own files are a few lines; a longer one is not ours.
+const REPORT_LIMIT: u64 = 64 << 10;
+
+/// What `launch` answers, as JSON text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Handle {
+    id: String,
+    directory: String,
+    nodes: u32,
+    /// Plain names that have to be there.
+    expected: Vec<String>,
+}
+
+impl Handle {
+    fn read(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| invalid(format!("this is no handle of a batch job: {error}")))
+    }
+
+    fn text(&self, rank: u32, name: &str) -> Option<String> {
+        let path = format!("{}/{name}", plan::node_directory(&self.directory, rank));
+        files::read(&path, REPORT_LIMIT).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn report(&self, rank: u32) -> Report {
+        let mut report = Report::default();
+        for name in ["started", "ended"] {
+            if let Some(text) = self.text(rank, name) {
+                report.read(&text);
+            }
+        }
+        report.result = self.text(rank, "result").and_then(|text| JobResult::parse(&text).ok());
+        report
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        (0..self.nodes).map(|rank| self.report(rank)).collect()
+    }
+
+    /// The nodes' reports once they are complete, or cannot be expected to become so.
+    fn last_reports(&self, job: &slurm::Job) -> Vec<Report> {
+        let mut reports = self.reports();
+        for _ in 0..LOOKS {
+            if reports.iter().all(|report| report.exit.is_some() || !report.started) {
+                break;
+            }
+            // Nothing changes any more: this waits, for the shared file system.
+            let seen = Seen { id: self.id.clone(), change: job.change };
+            if slurm::next_change(&[seen], WAIT_MS).is_err() {
+                break;
+            }
+            reports = self.reports();
+        }
+        reports
+    }
+
+    fn log(&self, rank: u32) -> Tail {
+        let path = format!("{}/output.log", plan::node_directory(&self.directory, rank));
+        Tail::new(path, rank, OutputStream::Stdout)
+    }
+
+    fn batch_log(&self) -> Tail {
+        Tail::new(plan::batch_log(&self.directory), 0, OutputStream::Stderr)
+    }
+}
+
+/// What is told while a job runs: the first node's output as it comes, the others' after it, so that what stands first in
+/// the log does not depend on which node was faster.
+struct Logs {
+    main: Tail,
+    batch: Tail,
+    others: Vec<Tail>,
+    complete: bool,
+}
+
+impl Logs {
+    fn of(handle: &Handle) -> Self {
+        Self {
+            main: handle.log(0),
+            batch: handle.batch_log(),
+            others: (1..handle.nodes).map(|rank| handle.log(rank)).collect(),
+            complete: true,
+        }
+    }
+
+    fn note(&mut self, told: Result<()>) {
+        if let Err(error) = told
+            && self.complete
+        {
+            self.complete = false;
+            events::log(Level::Warning, &error.message, &[]);
+        }
+    }
+
+    fn tell(&mut self) {
+        let told = self.main.tell();
+        self.note(told);
+    }
+
+    fn finish(&mut self) {
+        let told = self.main.finish();
+        self.note(told);
+        for mut other in std::mem::take(&mut self.others) {
+            let told = other.finish();
+            self.note(told);
+        }
+        let told = self.batch.finish();
+        self.note(told);
+    }
+}
+
+fn phase(state: &JobState) -> Phase {
+    match state {
+        JobState::Pending => Phase::Queued,
+        JobState::Starting => Phase::Starting,
+        JobState::Running => Phase::Running,
+        JobState::Suspended => Phase::Suspended,
+        JobState::Completing => Phase::Finishing,
+        JobState::Completed
+        | JobState::Failed
+        | JobState::Cancelled
+        | JobState::TimedOut
+        | JobState::NodeFailed
+        | JobState::Preempted
+        | JobState::OutOfMemory
+        | JobState::BootFailed
+        | JobState::DeadlinePassed
+        | JobState::Revoked => Phase::Ended,
+        JobState::LostSight | JobState::Other(_) => Phase::Unknown,
+    }
+}
+
+fn describe(job: &slurm::Job) -> String {
+    let word = match &job.state {
+        JobState::Other(word) => word.clone(),
+        _ => job.word.to_lowercase(),
+    };
+    let place = if job.nodes.is_empty() { String::new() } else { format!(" on {}", job.nodes) };
+    let reason = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
+    format!("batch job {} {word}{place}{reason}", job.id)
+}
+
+/// Follows a job to its end.
+fn follow(handle: &Handle, logs: &mut Logs) -> Result<slurm::Job> {
+    let mut change = 0;
+    loop {
+        let news = slurm::next_change(&[Seen { id: handle.id.clone(), change }], WAIT_MS)?;
+        logs.tell();
+        for job in news {
+            change = job.change;
+            events::state(phase(&job.state), &describe(&job));
+            if job.ended {
+                return Ok(job);
+            }
+        }
+    }
+}
+
+/// A refused submission, with what there is instead where that helps.
+fn refused(error: Error, partition: &str) -> Error {
+    let error = error.during("handing the job in");
+    if !error.message.contains("partition") {
+        return error;
+    }
+    match slurm::describe_cluster() {
+        Ok(cluster) if !cluster.partitions.is_empty() => {
+            let names: Vec<String> = cluster.partitions.iter().map(|known| format!("`{}`", known.name)).collect();
+            error.hint(format!("`slurm.partition` is `{partition}`; the cluster has {}", names.join(", ")))
+        }
+        _ => error,
+    }
+}
+
+/// The plugin.
+#[derive(Debug)]
+pub struct Plugin;
+
+impl Guest for Plugin {
+    fn describe() -> TargetInfo {
+        TargetInfo {
+            deployment_type: "slurm".to_owned(),
+            default_launcher: "torchrun".to_owned(),
+            features: vec!["multi-node".to_owned(), "detach".to_owned()],
+        }
+    }
+
+    fn plan(job: Job) -> Result<WorkPlan> {
+        Ok(plan::prepare(&job, &local::script_directories(&job.paths.tree)?)?.plan())
+    }
+
+    fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
+        let work = plan::prepare(&job, &local::script_directories(&job.paths.tree)?)?;
+        for warning in &work.warnings {
+            events::log(Level::Warning, warning, &[]);
+        }
+        events::state(Phase::Starting, "staging");
+        for (source, destination) in &work.copies {
+            files::copy(source, destination).map_err(|error| error.during("copying the tree's scripts"))?;
+        }
+        for (path, content, mode) in &work.files {
+            files::write(path, content.as_bytes(), *mode).map_err(|error| error.during("writing the job's files"))?;
+        }
+        let id = slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))?;
+        events::log(
+            Level::Info,
+            &format!("batch job {id} is handed in"),
+            &[Entry { name: "id".into(), value: id.clone() }],
+        );
+        let plain = |pattern: &&String| !pattern.contains(['*', '?']);
+        let handle = Handle {
+            id,
+            directory: job.paths.directory.clone(),
+            nodes: job.topology.nodes,
+            expected: job.collect.iter().filter(plain).cloned().collect(),
+        };
+        serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))
+    }
+
+    fn watch(handle: String) -> Result<Ending> {
+        let handle = Handle::read(&handle)?;
+        let mut logs = Logs::of(&handle);
+        let job = follow(&handle, &mut logs)?;
+        let reports = handle.last_reports(&job);
+        logs.finish();
+        Ok(outcome::ending(&job, &reports, logs.complete))
+    }
+
+    fn status(handle: String) -> Result<JobStatus> {
+        let handle = Handle::read(&handle)?;
+        let job = slurm::query(std::slice::from_ref(&handle.id))?
+            .pop()
+            .ok_or_else(|| failed(format!("nothing is known about batch job {}", handle.id)))?;
+        let ending = job.ended.then(|| outcome::ending(&job, &handle.reports(), true));
+        Ok(JobStatus { phase: phase(&job.state), reason: describe(&job), ending })
+    }
+
+    fn logs(handle: String) -> Result<()> {
+        let mut logs = Logs::of(&Handle::read(&handle)?);
+        logs.finish();
+        if logs.complete { Ok(()) } else { Err(failed("not all of the nodes' output could be read")) }
+    }
+
+    fn cancel(handle: String, _reason: String) -> Result<()> {
+        let handle = Handle::read(&handle)?;
+        slurm::cancel(&handle.id)?;
+        let mut change = 0;
+        for _ in 0..LEAVING {
+            for job in slurm::next_change(&[Seen { id: handle.id.clone(), change }], WAIT_MS)? {
+                change = job.change;
+                if job.ended {
+                    return Ok(());
+                }
+            }
+        }
+        Err(failed(format!("batch job {} was told to end and is still in the queue", handle.id))
+            .hint("the scheduler may be waiting for a node; `squeue` shows it"))
+    }
+
+    fn collect(handle: String) -> Result<Collection> {
+        let handle = Handle::read(&handle)?;
+        let mut collection = Collection { files: Vec::new(), facts: Vec::new(), missing: Vec::new() };
+        for rank in 0..handle.nodes {
+            let directory = format!("{}/files", plan::node_directory(&handle.directory, rank));
+            brought_back(&directory, "", rank, &mut collection.files)?;
+        }
+        for name in &handle.expected {
+            if !collection.files.iter().any(|file| file.node == 0 && file.name == *name) {
+                collection.missing.push(format!("`{name}` is not in the work directory of the first node"));
+            }
+        }
+        let commit = handle.report(0).result.and_then(|result| result.git_commit);
+        let facts = [("machine_name", Some(handle.id.clone())), ("git_commit", commit)];
+        collection.facts = facts
+            .into_iter()
+            .filter_map(|(name, value)| Some(Entry { name: name.to_owned(), value: value? }))
+            .collect();
+        Ok(collection)
+    }
+
+    fn release(handle: String) -> Result<()> {
+        // The nodes' own directories went with their scripts; what may be left is the job itself.
+        let handle = Handle::read(&handle)?;
+        slurm::cancel(&handle.id)
+    }
+}
+
+/// Files that a node has brought back, with the names that they had in its work directory.
+fn brought_back(root: &str, below: &str, node: u32, into: &mut Vec<CollectedFile>) -> Result<()> {
+    let directory = if below.is_empty() { root.to_owned() } else { format!("{root}/{below}") };
+    if files::stat(&directory)?.is_none() {
+        return Ok(());
+    }
+    for entry in files::list_directory(&directory)? {
+        let name = if below.is_empty() { entry.name.clone() } else { format!("{below}/{}", entry.name) };
+        match entry.kind {
+            files::FileKind::Directory => brought_back(root, &name, node, into)?,
+            files::FileKind::File => into.push(CollectedFile { node, path: format!("{root}/{name}"), name }),
+            files::FileKind::Other => {}
+        }
+    }
+    Ok(())
+}
+
+maddock_sdk::manifest!("plugin.json");
+// Names of a component's exports are none that a native linker takes.
+#[cfg(target_arch = "wasm32")]
+maddock_sdk::target::export!(Plugin with_types_in maddock_sdk::target);

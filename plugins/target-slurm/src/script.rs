@@ -1,0 +1,268 @@
+//! The texts that run on the cluster: the batch script, what each node does, and each node's variables.
+//!
+//! Every value goes through [`quote`]; there is no `set -e`, because exit codes are data and results are brought back
+//! whatever became of the model. The batch script has no directives: they are members of the host's call.
+
+use std::fmt::Write as _;
+
+use maddock_sdk::target::{Job, NodeRole};
+use maddock_sdk::types::EnvValue;
+use maddock_sdk::{Result, local, quote};
+
+use crate::section::Section;
+
+/// The variable that names node 0 on every node; what the kernel puts into launchers' values where it is not known yet.
+const MAIN_NODE: &str = "MADDOCK_MAIN_NODE";
+
+/// The batch script.
+#[must_use]
+pub fn batch(job: &Job, section: &Section) -> String {
+    let mut text = String::from(BATCH_HEAD);
+    let nodes = job.topology.nodes;
+    let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
+    text.push_str(BATCH_SETUP);
+    if !section.modules.is_empty() {
+        text.push_str(MODULES);
+        for module in &section.modules {
+            let _ = writeln!(text, "module load -- {} || exit 125", quote::word(module));
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\nexec srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --input=none --kill-on-bad-exit=0 --export=ALL \\\n  \
+         bash \"$directory/node.sh\""
+    );
+    text
+}
+
+/// What each node does; the same text for all, which finds its own part by its rank.
+#[must_use]
+pub fn node(job: &Job) -> String {
+    let mut text = String::from(NODE_HEAD);
+    let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
+    let _ = writeln!(text, "work={}", quote::word(&job.paths.work_directory));
+    text.push_str(NODE_SETUP);
+    text.push_str(if job.topology.nodes > 1 { NODE_PEERS } else { "peers=\n" });
+    text.push_str(NODE_RUN);
+    let globs: Vec<String> = job.collect.iter().filter_map(|pattern| glob(pattern)).collect();
+    if !globs.is_empty() {
+        let _ = writeln!(text, "shopt -s nullglob\nif cd -- \"$place/$work\"; then");
+        let _ = writeln!(text, "  for file in {}; do keep \"$file\"; done\n  cd /\nfi", globs.join(" "));
+    }
+    text.push_str(NODE_END);
+    text
+}
+
+/// A pattern of `*` and `?` as a shell's word in which nothing else has a meaning; none for one that leads elsewhere.
+fn glob(pattern: &str) -> Option<String> {
+    let segments: Vec<&str> = pattern.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
+    if segments.is_empty() || segments.contains(&"..") || pattern.starts_with('/') || pattern.contains('\0') {
+        return None;
+    }
+    // In front, so that no name is an option.
+    let mut word = String::from("./");
+    let mut literal = String::new();
+    let flush = |literal: &mut String, word: &mut String| {
+        if !literal.is_empty() {
+            word.push_str(&quote::word(literal));
+            literal.clear();
+        }
+    };
+    for letter in segments.join("/").chars() {
+        if matches!(letter, '*' | '?') {
+            flush(&mut literal, &mut word);
+            word.push(letter);
+        } else {
+            literal.push(letter);
+        }
+    }
+    flush(&mut literal, &mut word);
+    Some(word)
+}
+
+/// The variables of one node. Secrets are not here: they come with the batch job's own environment.
+///
+/// # Errors
+/// A name that no shell could have.
+pub fn variables(job: &Job, section: &Section, role: Option<&NodeRole>, rank: u32) -> Result<String> {
+    let mut text = String::from(ENV_HEAD);
+    let mut export = |name: &str, word: &str| {
+        let _ = writeln!(text, "export {name}={word}");
+    };
+    let nodes = job.topology.nodes;
+    let number = |value: u32| value.to_string();
+    for (name, value) in [
+        ("MAD_IN_SLURM_JOB", "1".to_owned()),
+        ("MAD_NODE_RANK", number(rank)),
+        ("MAD_TOTAL_NODES", number(nodes)),
+        ("MAD_LAUNCHER_TYPE", job.topology.launcher.clone()),
+        ("MAD_COLLECT_METRICS", (rank == 0).to_string()),
+        ("GPUS_PER_NODE", number(job.topology.gpus_per_node)),
+    ] {
+        export(name, &quote::word(&value));
+    }
+    export("MAD_SLURM_JOB_ID", "\"${SLURM_JOB_ID:-}\"");
+    if !section.network_interface.is_empty() {
+        for name in ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"] {
+            export(name, &quote::word(&section.network_interface));
+        }
+    }
+    for variable in local::environment(job, role)? {
+        let EnvValue::Text(value) = &variable.value else { continue };
+        // Only what a launcher made may speak of the main node; a user's value is what it is, letter by letter.
+        let of_job = job.env.iter().any(|own| own.name == variable.name);
+        let word = if of_job { quote::word(value) } else { with_main_node(value) };
+        export(&variable.name, &word);
+    }
+    Ok(text)
+}
+
+/// A launcher's value in which the reference to the main node is left to the shell.
+fn with_main_node(value: &str) -> String {
+    let reference = format!("${MAIN_NODE}");
+    let parts: Vec<&str> = value.split(reference.as_str()).collect();
+    if parts.len() == 1 {
+        return quote::word(value);
+    }
+    let quoted = |part: &&str| if part.is_empty() { String::new() } else { quote::word(part) };
+    parts.iter().map(quoted).collect::<Vec<_>>().join(&format!("\"${{{MAIN_NODE}:-}}\""))
+}
+
+const BATCH_HEAD: &str = r"#!/usr/bin/env bash
+# One job of maddock on the nodes that the scheduler gave it: each runs node.sh once. Written by maddock.
+set -u
+";
+
+const BATCH_SETUP: &str = r#"# Task 0 runs where this script does: on the first node.
+export MADDOCK_MAIN_NODE=${SLURMD_NODENAME:-$(hostname)}
+if [ ! -r "$directory/node.sh" ]; then
+  printf 'maddock: %s is not on this node: runs belong on a file system that all nodes share\n' "$directory" >&2
+  exit 125
+fi
+"#;
+
+const MODULES: &str = r#"if ! type module > /dev/null 2>&1; then
+  for file in /etc/profile.d/modules.sh /etc/profile.d/lmod.sh /etc/profile.d/z00_lmod.sh; do
+    [ ! -r "$file" ] || . "$file"
+  done
+fi
+"#;
+
+const NODE_HEAD: &str = r"#!/usr/bin/env bash
+# What one node does for a job: works in a copy of the job's workspace on its own disk, and brings back the outcome.
+# There is no `set -e`: whatever becomes of the model, its outcome and its files are brought back. Written by maddock.
+set -u
+unset CDPATH
+";
+
+const NODE_SETUP: &str = r#"rank=${SLURM_PROCID:-0}
+node=$directory/nodes/$rank
+host=${SLURMD_NODENAME:-$(hostname)}
+cd / || exit 125
+{ exec >> "$node/output.log" 2>&1 < /dev/null; } || exit 125
+place= child= watcher= heard=0 peer=0 code=125
+
+say() { printf 'maddock: node %s (%s): %s\n' "$rank" "$host" "$*"; }
+
+# NAME, text on standard input: a file of the node's directory that is there as a whole or not at all.
+leave() { cat > "$node/$1.tmp" && mv -f -- "$node/$1.tmp" "$node/$1"; }
+
+tidy() {
+  [ -z "$watcher" ] || kill "$watcher" 2> /dev/null
+  [ -z "$place" ] || rm -rf -- "$place"
+}
+trap tidy EXIT
+
+report() {
+  printf 'exit=%s\nhost=%s\npeer=%s\n' "$code" "$host" "$peer" | leave ended
+  exit "$code"
+}
+
+give_up() {
+  code=125
+  say "$*"
+  [ -z "$peers" ] || : > "$directory/failed"
+  report
+}
+
+asked_to_end() {
+  heard=1
+  [ -z "$child" ] || kill -TERM "$child" 2> /dev/null
+}
+trap asked_to_end TERM
+trap 'peer=1; say "another node failed, so this one ends"; asked_to_end' USR1
+
+# A file of the work directory, with the directories above it.
+keep() {
+  [ -f "$1" ] || return 0
+  mkdir -p -- "$node/files/${1%/*}" && cp -f -- "$1" "$node/files/$1" || say "$1 cannot be brought back"
+}
+
+printf 'host=%s\n' "$host" | leave started
+"#;
+
+const NODE_PEERS: &str = r#"# Nodes wait for each other for hours: one that failed ends the others.
+peers=1
+(
+  trap - EXIT TERM USR1
+  while sleep 3; do
+    if [ -e "$directory/failed" ]; then kill -USR1 $$; exit; fi
+  done
+) &
+watcher=$!
+"#;
+
+const NODE_RUN: &str = r#"
+place=$(mktemp -d -- "${SLURM_TMPDIR:-${TMPDIR:-/tmp}}/maddock-${SLURM_JOB_ID:-0}-$rank-XXXXXXXX") ||
+  give_up 'no directory for the work can be made on this node'
+cp -R -- "$directory/workspace/." "$place/" && mkdir -p -- "$place/.maddock" &&
+  cp -- "$node/entry.sh" "$place/.maddock/entry.sh" || give_up 'the workspace cannot be copied to this node'
+
+if [ "$heard" -eq 0 ]; then
+  # In a subshell, and with nothing but arguments: the job's variables are not this script's.
+  set -- "$place/.maddock/entry.sh" "$node/env.sh"
+  ( trap - EXIT TERM USR1; . "$2"; exec bash "$1" ) &
+  child=$!
+  while :; do
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2> /dev/null || break
+  done
+  child=
+else
+  code=143
+fi
+[ -z "$peers" ] || [ "$code" -eq 0 ] || : > "$directory/failed"
+
+# Whatever became of it.
+[ ! -f "$place/.maddock/result" ] || leave result < "$place/.maddock/result"
+"#;
+
+const NODE_END: &str = "report\n";
+
+const ENV_HEAD: &str = "# The variables of one node's part of a job. Written by maddock.\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_keep_their_stars_and_nothing_else() {
+        assert_eq!(glob("*_output.csv").as_deref(), Some("./*_output.csv"));
+        assert_eq!(glob("a b/$(id)?.csv").as_deref(), Some("./'a b/$(id)'?.csv"));
+        assert_eq!(glob("[ab]{c,d}.csv").as_deref(), Some("./'[ab]{c,d}.csv'"));
+        for elsewhere in ["/etc/passwd", "../x", "a/../../x", "", "."] {
+            assert_eq!(glob(elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn only_the_main_node_is_left_to_the_shell() {
+        assert_eq!(
+            with_main_node("torchrun --master_addr=$MADDOCK_MAIN_NODE --x=$HOME"),
+            "'torchrun --master_addr='\"${MADDOCK_MAIN_NODE:-}\"' --x=$HOME'"
+        );
+        assert_eq!(with_main_node("$MADDOCK_MAIN_NODE"), "\"${MADDOCK_MAIN_NODE:-}\"");
+        assert_eq!(with_main_node("plain"), "plain");
+    }
+}

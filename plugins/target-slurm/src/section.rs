@@ -1,0 +1,269 @@
+//! The configuration's section `slurm`, read once into types. What cannot be is refused with the key and the remedy, before
+//! anything is handed in; what has no effect here is said.
+
+use maddock_sdk::serde_json::{Map, Value};
+use maddock_sdk::types::Error;
+use maddock_sdk::{Result, invalid};
+
+/// Members that upstream reads and this target does not need, each with why.
+const WITHOUT_EFFECT: [(&str, &str); 6] = [
+    ("output_dir", "logs and results are in the run's directory"),
+    ("results_dir", "logs and results are in the run's directory"),
+    ("shared_workspace", "every node works in a copy of its own"),
+    ("enable_node_check", "nodes are not checked before a job"),
+    ("auto_cleanup_nodes", "processes of others are never ended"),
+    ("verbose_node_check", "nodes are not checked before a job"),
+];
+
+/// What the section says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Section {
+    /// The partition; there is always one.
+    pub partition: String,
+    /// Nodes, where it says so.
+    pub nodes: Option<u32>,
+    /// Minutes, where it says so.
+    pub time: Option<u32>,
+    /// Whether a node is shared with nobody.
+    pub exclusive: bool,
+    /// See `sbatch --account`.
+    pub account: String,
+    /// See `sbatch --qos`.
+    pub qos: String,
+    /// See `sbatch --reservation`.
+    pub reservation: String,
+    /// See `sbatch --constraint`.
+    pub constraint: String,
+    /// See `sbatch --gres`.
+    pub gres: String,
+    /// See `sbatch --mem`.
+    pub memory: String,
+    /// Nodes to be used.
+    pub nodelist: Vec<String>,
+    /// Nodes not to be used.
+    pub exclude: Vec<String>,
+    /// See `sbatch --mail-user`.
+    pub mail_user: String,
+    /// See `sbatch --mail-type`.
+    pub mail_type: Vec<String>,
+    /// Environment modules to be loaded.
+    pub modules: Vec<String>,
+    /// The network that collectives use.
+    pub network_interface: String,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+fn wrong(key: &str, value: &Value, expected: &str) -> Error {
+    invalid(format!("`slurm.{key}` is {value}, and {expected} is expected")).detail("key", format!("slurm.{key}"))
+}
+
+impl Section {
+    /// Reads the section of a configuration.
+    ///
+    /// # Errors
+    /// A member is missing or cannot be.
+    pub fn read(config: &str) -> Result<Self> {
+        let config: Value = maddock_sdk::serde_json::from_str(config)
+            .map_err(|error| invalid(format!("the configuration is not JSON: {error}")))?;
+        let empty = Map::new();
+        let section = match config.get("slurm") {
+            None | Some(Value::Null) => &empty,
+            Some(Value::Object(section)) => section,
+            Some(other) => return Err(invalid(format!("`slurm` is {other}, and an object is expected"))),
+        };
+        let text = |key: &str| match section.get(key) {
+            None | Some(Value::Null) => Ok(String::new()),
+            Some(Value::String(text)) => Ok(text.trim().to_owned()),
+            Some(Value::Number(number)) => Ok(number.to_string()),
+            Some(other) => Err(wrong(key, other, "a text")),
+        };
+        let list = |key: &str| names(key, section.get(key));
+        let partition = text("partition")?;
+        if partition.is_empty() {
+            return Err(invalid("no partition is named")
+                .hint("set `slurm.partition`; `sinfo` lists the partitions of the cluster")
+                .detail("key", "slurm.partition"));
+        }
+        let exclusive = match section.get("exclusive") {
+            None | Some(Value::Null) => true,
+            Some(Value::Bool(flag)) => *flag,
+            Some(other) => return Err(wrong("exclusive", other, "true or false")),
+        };
+        let nodes = match section.get("nodes") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(count(value).ok_or_else(|| wrong("nodes", value, "a number of nodes from 1 on"))?),
+        };
+        let time = match section.get("time") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(time(value)?),
+        };
+        let warnings = WITHOUT_EFFECT
+            .iter()
+            .filter(|(key, _)| section.contains_key(*key))
+            .map(|(key, why)| format!("`slurm.{key}` has no effect: {why}"))
+            .collect();
+        Ok(Self {
+            partition,
+            nodes,
+            time,
+            exclusive,
+            account: text("account")?,
+            qos: text("qos")?,
+            reservation: text("reservation")?,
+            constraint: text("constraint")?,
+            gres: text("gres")?,
+            memory: text("mem")?,
+            nodelist: list("nodelist")?,
+            exclude: list("exclude")?,
+            mail_user: text("mail_user")?,
+            mail_type: list("mail_type")?,
+            modules: list("modules")?,
+            network_interface: text("network_interface")?,
+            warnings,
+        })
+    }
+}
+
+/// A list, or a text with commas; commas in brackets (`node[1,3]`) belong to the name.
+fn names(key: &str, value: Option<&Value>) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut add = |text: &str| {
+        let mut depth = 0_u32;
+        let mut name = String::new();
+        for letter in text.chars() {
+            match letter {
+                '[' => depth = depth.saturating_add(1),
+                ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if letter == ',' && depth == 0 {
+                names.push(std::mem::take(&mut name));
+            } else {
+                name.push(letter);
+            }
+        }
+        names.push(name);
+    };
+    match value {
+        None | Some(Value::Null) => {}
+        Some(Value::String(text)) => add(text),
+        Some(Value::Array(values)) => {
+            for value in values {
+                add(value.as_str().ok_or_else(|| wrong(key, value, "a list of names"))?);
+            }
+        }
+        Some(other) => return Err(wrong(key, other, "a list of names")),
+    }
+    Ok(names.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect())
+}
+
+fn count(value: &Value) -> Option<u32> {
+    let number = match value {
+        Value::Number(number) => number.as_u64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    u32::try_from(number).ok().filter(|number| *number > 0)
+}
+
+/// Minutes of a time as `sbatch --time` takes it: `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`; a number is minutes.
+fn time(value: &Value) -> Result<u32> {
+    let text = match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_owned(),
+        other => return Err(wrong("time", other, "a time")),
+    };
+    minutes(&text).ok_or_else(|| {
+        wrong("time", value, "a time").hint(
+            "write hours, minutes and seconds as `24:00:00`, with days in front as `2-00:00:00`, or minutes as `90`",
+        )
+    })
+}
+
+fn minutes(text: &str) -> Option<u32> {
+    let number = |text: &str| -> Option<u64> {
+        (!text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| text.parse().ok())
+            .flatten()
+    };
+    let (days, rest) = match text.split_once('-') {
+        Some((days, rest)) => (Some(number(days)?), rest),
+        None => (None, text),
+    };
+    let parts: Vec<u64> = rest.split(':').map(number).collect::<Option<_>>()?;
+    let (hours, minutes, seconds) = match (days, parts.as_slice()) {
+        (None, [minutes]) => (0, *minutes, 0),
+        (None, [minutes, seconds]) => (0, *minutes, *seconds),
+        (Some(_), [hours]) => (*hours, 0, 0),
+        (Some(_), [hours, minutes]) => (*hours, *minutes, 0),
+        (_, [hours, minutes, seconds]) => (*hours, *minutes, *seconds),
+        _ => return None,
+    };
+    let whole = days.unwrap_or(0) * 1440 + hours * 60 + minutes + seconds.div_ceil(60);
+    u32::try_from(whole).ok().filter(|minutes| *minutes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_has_to_be_named() {
+        for config in ["{}", r#"{"slurm": {}}"#, r#"{"slurm": {"partition": " "}}"#, r#"{"slurm": null}"#] {
+            let error = Section::read(config).unwrap_err();
+            assert!(error.message.contains("partition") && error.hint.is_some(), "{config}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_as_the_scheduler_reads_them() {
+        for (text, expected) in [
+            ("90", Some(90)),
+            ("90:30", Some(91)),
+            ("24:00:00", Some(1440)),
+            ("1-0", Some(1440)),
+            ("1-12:30", Some(2190)),
+            ("2-00:00:01", Some(2881)),
+            ("0", None),
+            ("00:00:00", None),
+            ("", None),
+            ("1h", None),
+            ("-5", None),
+            ("1:2:3:4", None),
+            ("UNLIMITED", None),
+        ] {
+            assert_eq!(minutes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_may_be_texts_and_brackets_hold_together() {
+        let config = r#"{"slurm": {"partition": "p", "nodelist": " node[1,3-4], node7 ", "exclude": ["a", "b,c"]}}"#;
+        let section = Section::read(config).unwrap();
+        assert_eq!(section.nodelist, ["node[1,3-4]", "node7"]);
+        assert_eq!(section.exclude, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused_with_their_key() {
+        for (member, key) in [
+            (r#""nodes": 0"#, "slurm.nodes"),
+            (r#""nodes": "two""#, "slurm.nodes"),
+            (r#""time": "soon""#, "slurm.time"),
+            (r#""exclusive": "yes""#, "slurm.exclusive"),
+            (r#""account": {}"#, "slurm.account"),
+            (r#""modules": 3"#, "slurm.modules"),
+        ] {
+            let error = Section::read(&format!(r#"{{"slurm": {{"partition": "p", {member}}}}}"#)).unwrap_err();
+            assert!(error.details.iter().any(|detail| detail.value == key), "{member}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn members_without_effect_are_told() {
+        let section = Section::read(r#"{"slurm": {"partition": "p", "output_dir": "x"}}"#).unwrap();
+        assert_eq!(section.warnings, ["`slurm.output_dir` has no effect: logs and results are in the run's directory"]);
+        assert!(section.exclusive, "a measurement shares its nodes with nobody unless it says so");
+    }
+}
