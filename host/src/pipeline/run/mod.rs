@@ -1,0 +1,433 @@
+//! The run phase: every selected model becomes a job on the chosen target, and every job ends with a verdict and rows.
+
+mod finish;
+mod prepare;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::capability::events::PluginEvent;
+use crate::config::gpus;
+use crate::pipeline::card::Card;
+use crate::pipeline::devices::Pool;
+use crate::pipeline::event::{Event, Gravity, Stream};
+use crate::pipeline::execute::{self};
+use crate::pipeline::image::Image;
+use crate::pipeline::job::{self};
+use crate::pipeline::record::Judged;
+use crate::plugin::accelerators::Inventory;
+use crate::plugin::jobs::TargetInfo;
+use crate::plugin::manifest::Kind;
+use crate::plugin::{Environment, Plugin, PluginError, Plugins, RunContext, Session};
+use crate::results::run_directory::RunDirectory;
+use crate::results::verdict::Verdict;
+
+use prepare::SetupError;
+
+/// Seconds for a model where neither it nor the user says anything.
+pub const DEFAULT_TIME_LIMIT: u64 = 7200;
+
+/// How long a model may take, as the command line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeLimit {
+    /// What the model says, else [`DEFAULT_TIME_LIMIT`].
+    Default,
+    /// Seconds, whatever the model says.
+    Seconds(u64),
+    /// For ever.
+    Unlimited,
+}
+
+/// What the command line says about the run phase.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// How many jobs at once.
+    pub jobs: usize,
+    /// How long a model may take.
+    pub time_limit: TimeLimit,
+    /// Leave the surroundings up.
+    pub keep_alive: bool,
+    /// Keep work directories.
+    pub keep_work: bool,
+    /// Do not run the models.
+    pub skip_model: bool,
+    /// Container profile, empty for the target's default.
+    pub profile: String,
+    /// Run models also where they say that they do not support the architecture.
+    pub any_architecture: bool,
+    /// Run deprecated models too.
+    pub deprecated_too: bool,
+    /// The table of tools.
+    pub tools: Value,
+    /// The file that rows are appended to, absolute.
+    pub output: PathBuf,
+    /// Delete intermediate result files afterwards.
+    pub cleanup: bool,
+    /// Print plans and do nothing.
+    pub dry_run: bool,
+}
+
+/// One model to run, with its image where the target needs one.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The model.
+    pub card: Card,
+    /// Its image.
+    pub image: Option<Image>,
+}
+
+/// Where and with what a run goes on.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Catalogue and engine.
+    pub plugins: Arc<Plugins>,
+    /// What plugin instances share.
+    pub context: Arc<RunContext>,
+    /// The run's own directory.
+    pub directory: Arc<RunDirectory>,
+    /// The effective configuration.
+    pub config: Arc<Value>,
+    /// Who hears what happens.
+    pub events: Stream,
+    /// Fires when the user wants to stop.
+    pub stop: CancellationToken,
+}
+
+impl Place {
+    /// A session whose plugins are heard: what they log becomes messages of the run.
+    fn session(&self) -> Session {
+        let (sender, mut receiver) = mpsc::channel(64);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                if let PluginEvent::Log { level, message, .. } = event {
+                    events.say(execute::gravity(level), "", message);
+                }
+            }
+        });
+        Session::quiet(self.context.clone()).telling(sender)
+    }
+
+    fn environment(&self) -> &Environment {
+        &self.context.environment
+    }
+}
+
+/// Why a run phase cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A plugin failed before any job.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// The run's directory cannot be written.
+    #[error("cannot write the run's directory: {0}")]
+    Directory(#[from] std::io::Error),
+    /// None of the images is for this machine.
+    #[error("none of the {count} images is for this machine: {reason}")]
+    NothingFits {
+        /// How many there were.
+        count: usize,
+        /// What the first one is for, and what this machine is.
+        reason: String,
+    },
+}
+
+/// What came of a run.
+#[derive(Debug, Default)]
+pub struct RunReport {
+    /// In the order of the models.
+    pub jobs: Vec<JobReport>,
+    /// The user stopped it.
+    pub interrupted: bool,
+    /// Plans of a dry run, in the order of the models: model and plan.
+    pub plans: Vec<(String, maddock_bindings::api::types::WorkPlan)>,
+}
+
+/// What came of one job.
+#[derive(Debug)]
+pub struct JobReport {
+    /// Its id in the run.
+    pub id: String,
+    /// Its model.
+    pub model: String,
+    /// The image that was run.
+    pub image: String,
+    /// The verdict and what it rests on.
+    pub judged: Judged,
+    /// Policy refused something that it needed.
+    pub refused: bool,
+    /// Its target says that it can never run as it is.
+    pub unplannable: bool,
+}
+
+/// A target that was chosen, and how it describes itself.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The plugin.
+    pub plugin: Plugin,
+    /// Its own words.
+    pub info: TargetInfo,
+}
+
+impl Chosen {
+    /// Asks a target plugin to describe itself.
+    ///
+    /// # Errors
+    /// The plugin failed.
+    pub async fn new(plugin: Plugin, session: &Session) -> Result<Self, PluginError> {
+        let info = plugin.describe_target(session).await?;
+        Ok(Self { plugin, info })
+    }
+
+    /// Whether it has a feature.
+    #[must_use]
+    pub fn has(&self, feature: &str) -> bool {
+        self.info.features.iter().any(|own| own == feature)
+    }
+}
+
+/// The accelerators of this machine: the first vendor's that has any. A plugin that fails is told about, and is as good as
+/// one that finds nothing, unless the configuration names its vendor.
+///
+/// # Errors
+/// The named vendor's plugin failed.
+pub async fn detect(
+    plugins: &Plugins,
+    session: &Session,
+    config: &Value,
+    events: &Stream,
+) -> Result<Option<Inventory>, PluginError> {
+    let wanted = job::text(config, "gpu_vendor");
+    let text = config.to_string();
+    for plugin in plugins.all(Kind::Gpu)? {
+        match plugin.detect(session, &text).await {
+            Ok(Some(inventory)) if !inventory.devices.is_empty() => {
+                for warning in &inventory.warnings {
+                    events.say(Gravity::Warning, plugin.name(), warning);
+                }
+                return Ok(Some(inventory));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let named = plugin.loaded().manifest.provides.iter().any(|vendor| vendor.eq_ignore_ascii_case(&wanted));
+                if named && !wanted.is_empty() {
+                    return Err(error);
+                }
+                events.say(Gravity::Warning, "", error.to_string());
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Runs every work item to its verdict and records each as soon as it has one.
+///
+/// # Errors
+/// Nothing can begin. What goes wrong with one job is that job's verdict.
+pub async fn run(
+    place: &Place,
+    target: &Chosen,
+    works: Vec<Work>,
+    options: &RunOptions,
+) -> Result<RunReport, RunError> {
+    let inventory = if target.has("local") {
+        let session = place.session();
+        tokio::select! {
+            found = detect(&place.plugins, &session, &place.config, &place.events) => found?,
+            () = place.stop.cancelled() => return Ok(RunReport { interrupted: true, ..RunReport::default() }),
+        }
+    } else {
+        None
+    };
+    let works = fitting(works, inventory.as_ref(), place)?;
+    let pool = device_pool(place, inventory.as_ref());
+    let room = Arc::new(Semaphore::new(options.jobs.max(1)));
+    let shared =
+        Arc::new(Shared { place: place.clone(), target: target.clone(), options: options.clone(), inventory, pool });
+
+    place.events.emit(&Event::RunStarted {
+        run: place.directory.id().as_str().to_owned(),
+        directory: place.directory.path().to_owned(),
+        jobs: works.len(),
+    });
+    let mut running = JoinSet::new();
+    let mut reports: BTreeMap<usize, JobReport> = BTreeMap::new();
+    let mut plans: BTreeMap<usize, (String, maddock_bindings::api::types::WorkPlan)> = BTreeMap::new();
+    for (number, work) in works.into_iter().enumerate() {
+        // One job after the other enters, in the order of the models; the rest wait here, not in memory.
+        let permit = tokio::select! {
+            permit = room.clone().acquire_owned() => permit.ok(),
+            () = place.stop.cancelled() => None,
+        };
+        if permit.is_none() {
+            break;
+        }
+        while let Some(done) = running.try_join_next() {
+            keep(done, &mut reports, &mut plans, &place.events);
+        }
+        let shared = shared.clone();
+        running.spawn(async move {
+            let outcome = shared.one(number, work).await;
+            drop(permit);
+            (number, outcome)
+        });
+    }
+    while let Some(done) = running.join_next().await {
+        keep(done, &mut reports, &mut plans, &place.events);
+    }
+
+    let report = RunReport {
+        jobs: reports.into_values().collect(),
+        interrupted: place.stop.is_cancelled(),
+        plans: plans.into_values().collect(),
+    };
+    sweep(place, options, &report).await;
+    let failed = report.jobs.iter().filter(|job| matches!(job.judged.verdict, Verdict::Failure(_))).count();
+    place.events.emit(&Event::RunEnded {
+        run: place.directory.id().as_str().to_owned(),
+        succeeded: report.jobs.len() - failed,
+        failed,
+    });
+    Ok(report)
+}
+
+/// What one job answers: a verdict, or the plan of a dry run.
+enum Outcome {
+    Report(Box<JobReport>),
+    Plan(String, maddock_bindings::api::types::WorkPlan),
+}
+
+fn keep(
+    done: Result<(usize, Outcome), tokio::task::JoinError>,
+    reports: &mut BTreeMap<usize, JobReport>,
+    plans: &mut BTreeMap<usize, (String, maddock_bindings::api::types::WorkPlan)>,
+    events: &Stream,
+) {
+    match done {
+        Ok((number, Outcome::Report(report))) => {
+            reports.insert(number, *report);
+        }
+        Ok((number, Outcome::Plan(model, plan))) => {
+            plans.insert(number, (model, plan));
+        }
+        Err(error) => events.say(Gravity::Error, "", format!("a job's task ended: {error}; please report this")),
+    }
+}
+
+/// Removes what is left over: what a launch that was cut off has made is found by its owner. Jobs that came to their end
+/// are kept where the user asked for it.
+async fn sweep(place: &Place, options: &RunOptions, report: &RunReport) {
+    let ended =
+        |job: &&JobReport| options.keep_alive && !report.interrupted && !matches!(job.judged.execution, Value::Null);
+    let keep: Vec<String> = report.jobs.iter().filter(ended).map(|job| job.id.clone()).collect();
+    for problem in crate::capability::sweep(&place.context, &keep).await {
+        place.events.say(Gravity::Error, "", problem);
+    }
+}
+
+/// Images for another vendor or architecture are left out; a machine without accelerators runs any.
+fn fitting(works: Vec<Work>, inventory: Option<&Inventory>, place: &Place) -> Result<Vec<Work>, RunError> {
+    let Some(inventory) = inventory else { return Ok(works) };
+    let architecture = job::variable(Some(inventory), "MAD_SYSTEM_GPU_ARCHITECTURE").unwrap_or_default().to_owned();
+    let count = works.len();
+    let mut refused = None;
+    let mut left = Vec::new();
+    for work in works {
+        let Some(image) = &work.image else {
+            left.push(work);
+            continue;
+        };
+        let other_vendor = !image.gpu_vendor.is_empty() && !image.gpu_vendor.eq_ignore_ascii_case(&inventory.vendor);
+        let other_architecture =
+            !image.gpu_architecture.is_empty() && !architecture.is_empty() && image.gpu_architecture != architecture;
+        if other_vendor || other_architecture {
+            let reason = format!(
+                "`{}` is for {} {}, this machine has {} {architecture}",
+                image.key, image.gpu_vendor, image.gpu_architecture, inventory.vendor
+            );
+            place.events.say(Gravity::Warning, "", format!("left out: {reason}"));
+            refused.get_or_insert(reason);
+        } else {
+            left.push(work);
+        }
+    }
+    match refused {
+        Some(reason) if left.is_empty() => Err(RunError::NothingFits { count, reason }),
+        _ => Ok(left),
+    }
+}
+
+/// The devices that the configuration allows, else all that were detected.
+fn device_pool(place: &Place, inventory: Option<&Inventory>) -> Pool {
+    let Some(inventory) = inventory else { return Pool::new([]) };
+    let all: Vec<u32> = (0..).zip(&inventory.devices).map(|(place, _)| place).collect();
+    let chosen = place.config.get("docker_gpus").and_then(Value::as_str).filter(|text| !text.trim().is_empty());
+    match chosen.map(gpus::parse_devices) {
+        Some(Ok(list)) => Pool::new(list.into_iter().filter(|index| all.contains(index))),
+        Some(Err(error)) => {
+            place.events.say(Gravity::Warning, "", format!("{error}; using all devices"));
+            Pool::new(all)
+        }
+        None => Pool::new(all),
+    }
+}
+
+/// What the jobs of a run share.
+struct Shared {
+    place: Place,
+    target: Chosen,
+    options: RunOptions,
+    inventory: Option<Inventory>,
+    pool: Pool,
+}
+
+impl Shared {
+    async fn one(&self, number: usize, work: Work) -> Outcome {
+        let place = &self.place;
+        let id = crate::results::run_directory::job_id(number, &work.card.name);
+        let image = work.image.as_ref().map(|image| image.reference().to_owned()).unwrap_or_default();
+        let mut facts = self.facts(&work);
+        if let Some(reason) = self.left_out(&work.card) {
+            place.events.say(Gravity::Info, "", &reason);
+            let judged = Judged::skipped(&id, &facts, reason);
+            return self.finish(id, work, image, judged, false).await;
+        }
+        let ready = match self.prepare(&id, &work, &mut facts).await {
+            Ok(ready) => ready,
+            Err(error) => {
+                let refused = matches!(&error, SetupError::Plugin(error) if error.is_denied());
+                let hint = error.hint();
+                let judged =
+                    Judged::setup_failure(&id, &facts, &job::text(&work.card.model, "n_gpus"), error.to_string())
+                        .hint(hint);
+                return self.finish(id, work, image, judged, refused).await;
+            }
+        };
+        if self.options.dry_run {
+            return match self.target.plugin.plan_job(&place.session().for_job(&id), &ready.job).await {
+                Ok(plan) => Outcome::Plan(work.card.name.clone(), plan),
+                Err(error) => {
+                    let refused = error.is_denied();
+                    let judged = Judged::setup_failure(&id, &facts, "", error.to_string()).hint(error.hint());
+                    Outcome::Report(Box::new(JobReport {
+                        id,
+                        model: work.card.name.clone(),
+                        image,
+                        judged,
+                        refused,
+                        unplannable: true,
+                    }))
+                }
+            };
+        }
+        let (judged, refused) = self.execute(&id, &work, &ready, facts).await;
+        drop(ready.lease);
+        self.finish(id, work, image, judged, refused).await
+    }
+}

@@ -1,0 +1,328 @@
+//! Setting one job up: devices, launcher, scripts, arguments and surroundings, before its target hears of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{DEFAULT_TIME_LIMIT, Shared, TimeLimit, Work};
+use crate::config::{ConfigError, gpus, tools, words};
+use crate::pipeline::card::Card;
+use crate::pipeline::devices::Lease;
+use crate::pipeline::event::Gravity;
+use crate::pipeline::job::{self, Additions, Ingredients};
+use crate::pipeline::record::{self};
+use crate::pipeline::stage::{self, StageError};
+use crate::plugin::accelerators::Inventory;
+use crate::plugin::jobs::{Hook, Job, JobOptions};
+use crate::plugin::manifest::Kind;
+use crate::plugin::{PluginError, Session};
+use crate::results::row::JobFacts;
+
+/// A job that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SetupError {
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{0}")]
+    Other(String),
+}
+
+impl SetupError {
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Plugin(error) => error.hint(),
+            Self::Config(error) => error.hint.clone(),
+            Self::Stage(StageError::NoScript { .. }) => {
+                Some("`--model-dir` or MODEL_DIR names the model tree".to_owned())
+            }
+            Self::Stage(_) | Self::Io(_) | Self::Other(_) => None,
+        }
+    }
+}
+
+/// A job that is ready for its target, and the devices that it has.
+pub(super) struct Ready {
+    pub(super) job: Job,
+    pub(super) lease: Option<Lease>,
+}
+
+impl Shared {
+    /// Why a model is not run at all, where it is not.
+    pub(super) fn left_out(&self, card: &Card) -> Option<String> {
+        let deprecated =
+            ["deprecated", "is_deprecated"].iter().any(|name| card.model.get(*name) == Some(&Value::Bool(true)));
+        if deprecated && !self.options.deprecated_too {
+            return Some(format!("{} is deprecated; `--ignore-deprecated` runs it all the same", card.name));
+        }
+        let architecture = job::variable(self.inventory.as_ref(), "MAD_SYSTEM_GPU_ARCHITECTURE")?;
+        let listed = record::list(card.model.get("skip_gpu_arch")?);
+        let short =
+            architecture.rsplit(' ').next().unwrap_or(architecture).split(['-', ' ']).next().unwrap_or(architecture);
+        let unsupported = listed.iter().any(|name| name == architecture || name == short);
+        (unsupported && !self.options.any_architecture)
+            .then(|| format!("Skipping model {} as it is not supported on {architecture} architecture.", card.name))
+    }
+
+    pub(super) fn facts(&self, work: &Work) -> JobFacts {
+        let card = &work.card.model;
+        let image = work.image.clone().unwrap_or_default();
+        let environment = self.place.environment();
+        let variable = |name: &str| environment.get(name).unwrap_or_default().to_owned();
+        JobFacts {
+            model: work.card.name.clone(),
+            nnodes: "1".to_owned(),
+            training_precision: job::text(card, "training_precision"),
+            pipeline: variable("pipeline"),
+            args: job::text(card, "args"),
+            tags: work.card.tags.clone(),
+            docker_file: image.dockerfile.clone(),
+            base_docker: image.base_docker.clone(),
+            docker_sha: image.docker_sha.clone(),
+            docker_image: work.image.as_ref().map(|image| image.reference().to_owned()).unwrap_or_default(),
+            machine_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            deployment_type: environment
+                .get("MAD_DEPLOYMENT_TYPE")
+                .map_or_else(|| self.target.info.deployment_type.clone(), str::to_owned),
+            gpu_architecture: job::variable(self.inventory.as_ref(), "MAD_SYSTEM_GPU_ARCHITECTURE")
+                .unwrap_or_default()
+                .to_owned(),
+            build_duration: image.build_duration,
+            build_number: environment.get("BUILD_NUMBER").unwrap_or("0").to_owned(),
+            additional_docker_run_options: job::text(card, "additional_docker_run_options"),
+            ..JobFacts::default()
+        }
+    }
+
+    pub(super) async fn prepare(&self, id: &str, work: &Work, facts: &mut JobFacts) -> Result<Ready, SetupError> {
+        let place = &self.place;
+        let card = &work.card;
+        let lease = if self.target.has("multi-node") { None } else { self.devices(card).await? };
+        let indices = lease.as_ref().map(Lease::indices).unwrap_or_default();
+        let devices = u32::try_from(indices.len()).unwrap_or(u32::MAX);
+        let (nodes, devices) = if self.target.has("multi-node") { self.asked_for(card)? } else { (1, devices) };
+        facts.nnodes = nodes.to_string();
+        facts.gpus_per_node = devices.to_string();
+        facts.n_gpus = nodes.saturating_mul(devices).to_string();
+
+        let session = place.session().for_job(id);
+        let attachment = match &self.inventory {
+            Some(inventory) if !indices.is_empty() => Some(self.attach(&session, inventory, indices).await?),
+            _ => None,
+        };
+        let asked = job::launcher(card, &place.config, place.environment());
+        let (topology, arrangement) = self.arrange(&session, card, asked.as_deref(), id, (nodes, devices)).await?;
+        facts.launcher =
+            if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
+
+        if !job::text(&card.model, "data").is_empty() && place.context.roots.tree.join("data.json").is_file() {
+            let text =
+                format!("`{}` asks for data, and data providers are not in this version: it runs without", card.name);
+            place.events.say(Gravity::Warning, "", text);
+        }
+        let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
+        let additions = self.additions(card)?;
+        let arguments = self.arguments(card)?;
+        let directory = self.job_directory(id)?;
+        let workspace = job::workspace(&directory);
+        let hooks: Vec<String> =
+            additions.before.iter().chain(&additions.after).map(|hook| hook.file.clone()).collect();
+        if !self.options.dry_run {
+            let (tree, name, work_directory) =
+                (place.context.roots.tree.clone(), card.name.clone(), job::work_directory(card));
+            let (staged, destination) = (script.clone(), workspace.clone());
+            tokio::task::spawn_blocking(move || {
+                stage::workspace(&tree, &name, &staged, &destination, &work_directory, &hooks)
+            })
+            .await
+            .map_err(|error| SetupError::Other(format!("staging ended: {error}")))??;
+        }
+        let secret_names = self.secret_names(card);
+        let mut options = JobOptions::empty();
+        if self.options.keep_alive {
+            options |= JobOptions::KEEP_ALIVE;
+        }
+        if self.options.skip_model {
+            options |= JobOptions::SKIP_MODEL;
+        }
+        let job = job::assemble(Ingredients {
+            run_id: place.directory.id().as_str(),
+            id,
+            card,
+            image: work.image.as_ref(),
+            config: &place.config,
+            environment: place.environment(),
+            secret_names: &secret_names,
+            inventory: self.inventory.as_ref(),
+            attachment,
+            arrangement: &arrangement,
+            topology: &topology,
+            script: &script,
+            arguments,
+            additions,
+            tree: &place.context.roots.tree,
+            directory: &directory,
+            time_limit: self.time_limit(card)?,
+            profile: &self.options.profile,
+            options,
+        });
+        Ok(Ready { job, lease })
+    }
+
+    /// Nodes and accelerators on each, for a target that gets both from elsewhere: as the configuration and the card say.
+    fn asked_for(&self, card: &Card) -> Result<(u32, u32), SetupError> {
+        let provides = &self.target.plugin.loaded().manifest.provides;
+        let sections: Vec<&str> = provides.iter().map(String::as_str).collect();
+        let config = &self.place.config;
+        let wanted = gpus::resolve(config, &sections, &card.model);
+        for warning in &wanted.warnings {
+            self.place.events.say(Gravity::Warning, &card.name, warning);
+        }
+        let nodes = job::nodes(config, &sections).map_err(SetupError::Other)?;
+        Ok((nodes, wanted.count.on_cluster()?))
+    }
+
+    /// Waits for the devices that a model wants. On a machine without any, a model runs without, unless the configuration
+    /// asks for devices by number.
+    async fn devices(&self, card: &Card) -> Result<Option<Lease>, SetupError> {
+        let wanted = gpus::resolve(&self.place.config, &[], &card.model);
+        for warning in &wanted.warnings {
+            self.place.events.say(Gravity::Warning, &card.name, warning);
+        }
+        let asked_by_card = wanted.source == "default" || wanted.source.starts_with("model.");
+        let by_number =
+            self.place.config.get("docker_gpus").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+        if self.inventory.is_none() && asked_by_card && !by_number {
+            return Ok(None);
+        }
+        let count = match wanted.count {
+            gpus::Count::All => self.pool.size(),
+            gpus::Count::Exactly(count) => usize::try_from(count).unwrap_or(usize::MAX),
+        };
+        tokio::select! {
+            lease = self.pool.take(count) => match lease {
+                Some(lease) => Ok(Some(lease)),
+                None => Err(SetupError::Other(format!(
+                    "Too many gpus requested({count}): this run may use {}", self.pool.size()
+                ))),
+            },
+            () = self.place.stop.cancelled() => Err(SetupError::Other("interrupted".to_owned())),
+        }
+    }
+
+    /// The job's own directory; of a dry run only its name.
+    fn job_directory(&self, id: &str) -> std::io::Result<PathBuf> {
+        let directory = &self.place.directory;
+        if self.options.dry_run { directory.job_path(id) } else { directory.create_job(id) }
+    }
+
+    async fn attach(
+        &self,
+        session: &Session,
+        inventory: &Inventory,
+        indices: &[u32],
+    ) -> Result<maddock_bindings::api::types::Attachment, SetupError> {
+        let plugin = self
+            .place
+            .plugins
+            .providing(Kind::Gpu, &inventory.vendor)?
+            .ok_or_else(|| SetupError::Other(format!("no plugin knows the vendor `{}`", inventory.vendor)))?;
+        Ok(plugin.attach(session, inventory, indices).await?)
+    }
+
+    async fn arrange(
+        &self,
+        session: &Session,
+        card: &Card,
+        asked: Option<&str>,
+        id: &str,
+        (nodes, devices): (u32, u32),
+    ) -> Result<(crate::plugin::launch::Topology, crate::plugin::launch::Arrangement), SetupError> {
+        let name = asked.unwrap_or("none");
+        let plugins = &self.place.plugins;
+        let plugin = match plugins.providing(Kind::Launcher, name)? {
+            Some(plugin) => plugin,
+            // A name that nobody knows goes to the plugin that has `none`, which says what it does about it.
+            None => plugins
+                .providing(Kind::Launcher, "none")?
+                .ok_or_else(|| SetupError::Other(format!("no plugin provides the launcher `{name}`")))?,
+        };
+        let topology = job::topology(card, &self.place.config, name, id, nodes, devices);
+        let arrangement = plugin.arrange(session, &topology).await?;
+        for warning in &arrangement.warnings {
+            self.place.events.say(Gravity::Warning, id, warning);
+        }
+        Ok((topology, arrangement))
+    }
+
+    fn additions(&self, card: &Card) -> Result<Additions, SetupError> {
+        let chain = tools::surround(&self.options.tools, tools::Wishes::of(&self.place.config))?;
+        for warning in &chain.warnings {
+            self.place.events.say(Gravity::Warning, &card.name, warning);
+        }
+        let hooks = |hooks: Vec<tools::Hook>| {
+            hooks.into_iter().map(|hook| Hook { file: hook.path, arguments: hook.arguments }).collect()
+        };
+        Ok(Additions {
+            before: hooks(chain.before),
+            after: hooks(chain.after),
+            encapsulate: chain.encapsulate,
+            env: chain.env,
+        })
+    }
+
+    fn arguments(&self, card: &Card) -> Result<Vec<String>, SetupError> {
+        let given = job::text(&self.place.config, "model_args");
+        let text = if given.is_empty() { job::text(&card.model, "args") } else { given };
+        let split = words::split(&text, &format!("the arguments of model `{}`", card.name))?;
+        if let Some(warning) = split.warning {
+            self.place.events.say(Gravity::Warning, &card.name, warning);
+        }
+        Ok(split.words)
+    }
+
+    fn time_limit(&self, card: &Card) -> Result<Option<u64>, SetupError> {
+        match self.options.time_limit {
+            TimeLimit::Seconds(seconds) => Ok(Some(seconds)),
+            TimeLimit::Unlimited => Ok(None),
+            TimeLimit::Default => match card.model.get("timeout") {
+                None | Some(Value::Null) => Ok(Some(DEFAULT_TIME_LIMIT)),
+                Some(value) => {
+                    let seconds = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+                    match seconds {
+                        Some(seconds) if seconds > 0.0 && seconds.is_finite() => {
+                            Ok(Some(Duration::from_secs_f64(seconds.min(1e9)).as_secs().max(1)))
+                        }
+                        Some(_) => Ok(Some(DEFAULT_TIME_LIMIT)),
+                        None => Err(SetupError::Other(format!(
+                            "`timeout` of {} is {value}, not a number of seconds",
+                            card.name
+                        ))),
+                    }
+                }
+            },
+        }
+    }
+
+    /// Secrets that a job gets as variables: the site's `MAD_SECRETS…`, and the credential that the card names.
+    fn secret_names(&self, card: &Card) -> Vec<String> {
+        let secrets = &self.place.context.secrets;
+        let mut names: Vec<String> = secrets.members("env").into_iter().map(|name| format!("env/{name}")).collect();
+        let credential = job::text(&card.model, "cred");
+        if !credential.is_empty() {
+            names.extend(
+                secrets
+                    .members(&format!("credential/{credential}"))
+                    .into_iter()
+                    .map(|m| format!("credential/{credential}/{m}")),
+            );
+        }
+        names
+    }
+}
