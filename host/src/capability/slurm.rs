@@ -145,6 +145,9 @@ impl slurm::Host for State {
         let run = allowed!(run_of(self)).to_owned();
         let call = on_program("cancel", &["scancel"]).on("job", &id);
         let permit = allowed!(self.gate.permit(call));
+        if self.context.queue.has_ended(&id) {
+            return Ok(permit.finish(Ok(())));
+        }
         let client = Client::new(&permit, &self.context.environment);
         let answer = cancel(&permit, &client, &run, &id).await;
         Ok(permit.finish(answer))

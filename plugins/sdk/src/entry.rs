@@ -256,7 +256,8 @@ const WATCHDOG: &str = r#"# Whoever watches the job ends it at its limit, before
   trap 'kill "$nap" 2>/dev/null; exit' TERM
   sleep "$limit" &
   nap=$!
-  wait "$nap"
+  # Woken by a signal to all, the limit has not passed.
+  wait "$nap" || exit
   trap '' TERM
   : > "$state/overdue"
   kill -TERM $$

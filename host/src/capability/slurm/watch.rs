@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use maddock_bindings::api::slurm::{Job, Seen};
+use maddock_bindings::api::slurm::{Job, JobState, Seen};
 use maddock_bindings::api::types::ErrorKind;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -99,6 +99,13 @@ impl Queue {
     /// Whether this invocation has handed anything in.
     pub(super) fn is_used(&self) -> bool {
         self.shared.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether a job is known to have ended: not one that nobody has an answer about.
+    pub(super) fn has_ended(&self, id: &str) -> bool {
+        let known = self.shared.known();
+        let job = known.jobs.get(id).and_then(|tracked| tracked.job.as_ref());
+        job.is_some_and(|job| job.ended && !matches!(job.state, JobState::LostSight))
     }
 
     /// Waits until one of the jobs is not as it was seen.
@@ -249,7 +256,6 @@ mod tests {
 
     use super::*;
     use crate::plugin::Environment;
-    use maddock_bindings::api::slurm::JobState;
 
     /// Programs of these names that are scripts: a scheduler that says what the test wants.
     struct Pretended {

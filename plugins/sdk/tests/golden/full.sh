@@ -118,7 +118,8 @@ limit=7205
   trap 'kill "$nap" 2>/dev/null; exit' TERM
   sleep "$limit" &
   nap=$!
-  wait "$nap"
+  # Woken by a signal to all, the limit has not passed.
+  wait "$nap" || exit
   trap '' TERM
   : > "$state/overdue"
   kill -TERM $$
