@@ -56,9 +56,7 @@ pub fn ending(job: &Job, reports: &[Report], log_complete: bool) -> Ending {
         .map(|(node, report)| {
             let (cause, message) = report.own().unwrap_or_else(|| match (&cause, report.started) {
                 (_, false) => (Cause::NeverStarted, "the job did not begin on it".to_owned()),
-                (Cause::TimedOut | Cause::Cancelled | Cause::Lost, true) => {
-                    (cause, "it left no outcome".to_owned())
-                }
+                (Cause::TimedOut | Cause::Cancelled | Cause::Lost, true) => (cause, "it left no outcome".to_owned()),
                 (_, true) => (Cause::Unknown, "it left no outcome".to_owned()),
             });
             NodeEnding { node, name: report.host.clone(), cause, message }
