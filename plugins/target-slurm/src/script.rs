@@ -159,6 +159,8 @@ const NODE_SETUP: &str = r#"rank=${SLURM_PROCID:-0}
 node=$directory/nodes/$rank
 host=${SLURMD_NODENAME:-$(hostname)}
 cd / || exit 125
+# What a model prints is not redacted yet: the log is the owner's alone.
+(umask 077 && : >> "$node/output.log")
 { exec >> "$node/output.log" 2>&1 < /dev/null; } || exit 125
 place= child= watcher= heard=0 peer=0 code=125
 
