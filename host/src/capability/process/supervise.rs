@@ -5,7 +5,7 @@
 //! is gone (its standard input is the lifeline). It must stay light: no runtime, no plugins, one thread.
 //!
 //! On standard input come the length of the specification (four bytes, least significant first), the specification as
-//! JSON, because it holds secrets, and later perhaps [`LET_GO`]. On standard output goes one line, a [`Started`].
+//! JSON, because it holds secrets, and later perhaps `LET_GO`. On standard output goes one line, a `Started`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
