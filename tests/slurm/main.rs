@@ -179,10 +179,21 @@ fn two_nodes_know_their_ranks_the_world_and_where_to_meet() {
         (row["nnodes"].as_str(), row["gpus_per_node"].as_str(), row["n_gpus"].as_str()),
         (Some("2"), Some("2"), Some("4"))
     );
-    assert_eq!(row["performance"].as_str(), Some("10"), "the first node's, however slow it is");
+    assert_eq!(row["performance"].as_str(), Some("21"), "the sum of both nodes' rates");
     assert_eq!(job["evidence"]["nodes"], json!({"expected": 2, "reported": 2}));
     assert_eq!(std::fs::read_to_string(ground.work().join("x_output.csv")).unwrap(), "n,0\n");
     assert_eq!(ground.queue(), "");
+}
+
+#[test]
+fn what_has_no_aggregate_is_not_made_into_one() {
+    let script = "echo \"performance: 1$NODE_RANK latency_ms\"\n";
+    let Some(ground) = Ground::new("latency", json!({}), script) else { return };
+    let output = ground.run(&with(cpu(), json!({"nodes": 2})));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert_eq!(job["verdict"], "FAILURE", "{job:#}");
+    assert!(job["reason"].as_str().unwrap().contains("no aggregate is defined"), "{job:#}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One job on one target: launch, watch, collect, release. Whatever happens, what was launched is released, unless the
 //! user asked to keep it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::event::{Event, Gravity, Stream};
 use crate::capability::events::PluginEvent;
 use crate::plugin::jobs::{Cause, Collection, Ending, Job, JobOptions};
 use crate::plugin::{Plugin, PluginError, Session};
+use crate::results::metric::{Metric, MetricScanner};
 use crate::results::redact::{RedactStream, Redactor};
 
 /// Events that may wait for the pump before a plugin has to.
@@ -27,7 +29,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 const LIMIT_GRACE: Duration = Duration::from_secs(60);
 
 /// What came of a job, before anybody judges it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Executed {
     /// How it ended, where it was launched and watched to its end.
     pub ending: Option<Ending>,
@@ -39,6 +41,8 @@ pub struct Executed {
     pub interrupted: bool,
     /// What went wrong after its end, a sentence each: evidence that is missing, things that are left over.
     pub problems: Vec<String>,
+    /// What each node printed as its metric, by node.
+    pub metrics: Vec<(u32, Metric)>,
 }
 
 /// What executing one job takes.
@@ -71,27 +75,31 @@ pub async fn execute(session: &Session, order: Order<'_>) -> std::io::Result<Exe
     let limit = order.job.time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
     log.write_all(format!("⏰ Setting timeout to {limit} seconds.\n").as_bytes()).await?;
     let redactor = Redactor::new(order.secrets.iter().map(String::as_str)).stream();
-    let pump = pump(receiver, log, redactor, order.job.id.clone(), order.events.clone());
+    let nodes = order.job.topology.nodes;
+    let pump = pump(receiver, log, redactor, order.job.id.clone(), order.events.clone(), nodes);
     let session = session.clone().telling(sender).for_job(&order.job.id);
     let mut executed = follow(&session, &order).await;
     // The pump ends when the last sender is gone.
     drop(session);
-    match pump.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
+    let (written, metrics) = match pump.await {
+        Ok(pumped) => pumped,
+        Err(error) => (Err(std::io::Error::other(error)), Vec::new()),
+    };
+    executed.metrics = metrics;
+    match written {
+        Ok(()) => {}
+        Err(error) => {
             executed.problems.push(format!("the log `{}` could not be written: {error}", order.log.display()));
             if let Some(ending) = &mut executed.ending {
                 ending.log_complete = false;
             }
         }
-        Err(error) => executed.problems.push(format!("the log's writer ended: {error}")),
     }
     Ok(executed)
 }
 
 async fn follow(session: &Session, order: &Order<'_>) -> Executed {
-    let mut executed =
-        Executed { ending: None, collection: None, error: None, interrupted: false, problems: Vec::new() };
+    let mut executed = Executed::default();
     let (target, job) = (order.target, order.job);
     let launched = async {
         let plan = target.plan_job(session, job).await?;
@@ -180,8 +188,11 @@ fn pump(
     mut redactor: RedactStream,
     about: String,
     events: Stream,
-) -> JoinHandle<std::io::Result<()>> {
+    nodes: u32,
+) -> JoinHandle<(std::io::Result<()>, Vec<(u32, Metric)>)> {
     tokio::spawn(async move {
+        // One scanner a node: their outputs come in turns, and a line of one must not end in another's.
+        let mut scanners: BTreeMap<u32, MetricScanner> = BTreeMap::new();
         // After a write fails the plugin is still listened to: a full disk must not stop the job.
         let mut trouble = None;
         let write = async |log: &mut tokio::fs::File, bytes: Vec<u8>, trouble: &mut Option<std::io::Error>| {
@@ -194,7 +205,12 @@ fn pump(
         };
         while let Some(event) = receiver.recv().await {
             match event {
-                PluginEvent::Output { bytes, .. } => write(&mut log, redactor.push(&bytes), &mut trouble).await,
+                PluginEvent::Output { node, bytes, .. } => {
+                    if node < nodes {
+                        scanners.entry(node).or_default().feed(&bytes);
+                    }
+                    write(&mut log, redactor.push(&bytes), &mut trouble).await;
+                }
                 PluginEvent::Log { level, message, .. } => events.say(gravity(level), &about, message),
                 PluginEvent::State { phase, reason } => {
                     events.emit(&Event::JobState { job: about.clone(), phase: phase_word(phase), reason });
@@ -205,8 +221,9 @@ fn pump(
             }
         }
         write(&mut log, redactor.finish(), &mut trouble).await;
-        log.flush().await?;
-        trouble.map_or(Ok(()), Err)
+        let flushed = log.flush().await;
+        let metrics = scanners.into_iter().filter_map(|(node, scanner)| Some((node, scanner.finish()?))).collect();
+        (trouble.map_or(flushed, Err), metrics)
     })
 }
 

@@ -11,6 +11,7 @@ use super::execute::{Executed, cause_word};
 use super::job;
 use crate::plugin::PluginError;
 use crate::plugin::jobs::{Cause, CollectedFile};
+use crate::results::aggregate::{Together, together};
 use crate::results::configs::{config_of_row, load_configs};
 use crate::results::error_scan::ErrorScan;
 use crate::results::metric::{Metric, find_metric};
@@ -142,6 +143,7 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
         worker: gathering.worker,
         complete,
         duration: executed.ending.as_ref().and_then(|ending| ending.duration),
+        metrics: executed.metrics.clone(),
         nodes: nodes_of(executed, gathering.nodes),
         message: message_of(executed),
         hint: executed.error.as_ref().and_then(PluginError::hint),
@@ -204,6 +206,7 @@ struct Owned {
     worker: bool,
     complete: bool,
     duration: Option<f64>,
+    metrics: Vec<(u32, Metric)>,
     nodes: Nodes,
     message: String,
     hint: Option<String>,
@@ -265,6 +268,13 @@ impl Owned {
     fn measured(&self) -> Measured {
         let name = job::text(&self.card.model, "multiple_results");
         if name.is_empty() {
+            if self.nodes.expected > 1 {
+                return match together(&self.metrics, self.nodes.expected) {
+                    Together::Nothing => Measured::Log(None),
+                    Together::Metric(metric) => Measured::Log(Some(metric)),
+                    Together::Unclear(why) => Measured::Unusable(why),
+                };
+            }
             let found = File::open(&self.log).and_then(|file| find_metric(BufReader::new(file)));
             return Measured::Log(found.unwrap_or_default());
         }

@@ -44,7 +44,7 @@ pub enum Measurement {
     Metric,
     /// The results file has rows.
     Rows,
-    /// There is a results file and it cannot be used. The text says why.
+    /// There is something and it cannot be used. The text says why.
     Unusable(String),
     /// Nothing.
     Missing,
@@ -122,7 +122,7 @@ pub enum Reason {
     },
     /// Fewer nodes reported than were asked for.
     Incomplete(Nodes),
-    /// Its results file cannot be used.
+    /// What it measured cannot be used: its results file, or the values of its nodes.
     UnusableResults(String),
     /// It ended well and measured nothing.
     NoMeasurement,
@@ -165,7 +165,7 @@ impl fmt::Display for Reason {
                 write!(f, "line {line} of its log has the error pattern `{pattern}`")
             }
             Self::Incomplete(nodes) => write!(f, "{} of {} nodes reported", nodes.reported, nodes.expected),
-            Self::UnusableResults(why) => write!(f, "its results file cannot be used: {why}"),
+            Self::UnusableResults(why) => write!(f, "what it measured cannot be used: {why}"),
             Self::NoMeasurement => f.write_str("it measured nothing: the log has no performance line"),
             Self::LogUnavailable => {
                 f.write_str("evidence unavailable: its log is gone, and nothing was measured elsewhere")

@@ -32,11 +32,8 @@ impl Shared {
             secrets: place.context.secrets.values().into_iter().map(str::to_owned).collect(),
         };
         let executed = execute::execute(&place.session(), order).await.unwrap_or_else(|error| Executed {
-            ending: None,
-            collection: None,
-            error: None,
-            interrupted: false,
             problems: vec![format!("its log `{}` cannot be opened: {error}", log.display())],
+            ..Executed::default()
         });
         for problem in &executed.problems {
             place.events.say(Gravity::Error, id, problem);
