@@ -181,6 +181,9 @@ fn note(problems: &mut Vec<String>, what: &str, result: Result<(), PluginError>)
     }
 }
 
+/// Whether the log could be written, and what each node printed as its metric.
+type Pumped = (std::io::Result<()>, Vec<(u32, Metric)>);
+
 /// Takes what a plugin tells: output to the log, everything to the stream.
 fn pump(
     mut receiver: mpsc::Receiver<PluginEvent>,
@@ -189,7 +192,7 @@ fn pump(
     about: String,
     events: Stream,
     nodes: u32,
-) -> JoinHandle<(std::io::Result<()>, Vec<(u32, Metric)>)> {
+) -> JoinHandle<Pumped> {
     tokio::spawn(async move {
         // One scanner a node: their outputs come in turns, and a line of one must not end in another's.
         let mut scanners: BTreeMap<u32, MetricScanner> = BTreeMap::new();
