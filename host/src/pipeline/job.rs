@@ -22,6 +22,8 @@ const IMPLIED: &str = include_str!("../../../presets/implied.json");
 const MAIN_PORT: u16 = 29500;
 /// Node 0 of several, as the launcher interface lets it be said: targets know it by this name.
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
+/// The maps of variables that jobs get, on every target; a name in the later one wins.
+const VARIABLES: [&str; 2] = ["env_vars", "docker_env_vars"];
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
@@ -54,6 +56,10 @@ pub struct Ingredients<'a> {
     pub image: Option<&'a Image>,
     /// The effective configuration.
     pub config: &'a Value,
+    /// What of it somebody said.
+    pub said: &'a Value,
+    /// What of it only presets say.
+    pub presets: &'a Value,
     /// The invoking shell's.
     pub environment: &'a Environment,
     /// Names of secrets that the job gets as variables.
@@ -103,15 +109,16 @@ pub fn work_directory(card: &Card) -> String {
     if last.is_empty() || last == "." || last == ".." { WORK_DIRECTORY.to_owned() } else { last.to_owned() }
 }
 
-/// The launcher that was asked for, by context, card or variable; none where nobody did.
+/// The launcher that was asked for, by context, card, variable or preset; none where nobody did.
 #[must_use]
-pub fn launcher(card: &Card, config: &Value, environment: &Environment) -> Option<String> {
+pub fn launcher(card: &Card, said: &Value, presets: &Value, environment: &Environment) -> Option<String> {
     let named = |object: &Value| {
         object.get("distributed").map(|section| text(section, "launcher")).filter(|name| !name.is_empty())
     };
-    named(config)
+    named(said)
         .or_else(|| named(&card.model))
         .or_else(|| environment.get("MAD_LAUNCHER").filter(|name| !name.is_empty()).map(str::to_owned))
+        .or_else(|| named(presets))
 }
 
 /// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section.
@@ -241,9 +248,8 @@ fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
 
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
-    let given = ingredients.config.get("docker_env_vars").and_then(Value::as_object);
-    let mut names: Vec<&str> =
-        given.map(|variables| variables.keys().map(String::as_str).collect()).unwrap_or_default();
+    let given = VARIABLES.iter().filter_map(|key| ingredients.said.get(key).and_then(Value::as_object));
+    let mut names: Vec<&str> = given.flat_map(|variables| variables.keys().map(String::as_str)).collect();
     let known = passthrough();
     names.extend(
         ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
@@ -253,8 +259,9 @@ fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
 
 /// The variables of a job, in order: a later one of the same name wins.
 fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
-    let Ingredients { card, config, environment, .. } = ingredients;
-    let mut env: Vec<EnvVar> = Vec::new();
+    let Ingredients { card, config, said, presets, environment, .. } = ingredients;
+    // What only presets say comes first: everything else wins over it.
+    let mut env: Vec<EnvVar> = VARIABLES.iter().flat_map(|key| variables(presets.get(key))).collect();
     let mut add = |name: &str, value: String| env.push(EnvVar { name: name.to_owned(), value: EnvValue::Text(value) });
 
     add("MAD_MODEL_NAME", card.name.clone());
@@ -289,15 +296,22 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     for name in ingredients.secret_names {
         env.push(EnvVar { name: secret_variable(name), value: EnvValue::Secret(name.clone()) });
     }
-    for (name, value) in config.get("docker_env_vars").and_then(Value::as_object).into_iter().flatten() {
+    for key in VARIABLES {
+        env.extend(variables(said.get(key)));
+    }
+    env
+}
+
+/// The variables of a map, in its order; null is none.
+fn variables(map: Option<&Value>) -> impl Iterator<Item = EnvVar> {
+    map.and_then(Value::as_object).into_iter().flatten().filter_map(|(name, value)| {
         let value = match (SecretReference::read(value), scalar_text(value)) {
             (Some(reference), _) => EnvValue::Secret(reference.name),
             (None, Some(text)) => EnvValue::Text(text),
-            (None, None) => continue,
+            (None, None) => return None,
         };
-        env.push(EnvVar { name: name.clone(), value });
-    }
-    env
+        Some(EnvVar { name: name.clone(), value })
+    })
 }
 
 /// The variable in which jobs find a secret: `env/NAME` as `NAME`, `credential/GROUP/MEMBER` as `GROUP_MEMBER`, upper case

@@ -93,6 +93,10 @@ pub struct Place {
     pub directory: Arc<RunDirectory>,
     /// The effective configuration.
     pub config: Arc<Value>,
+    /// What of it somebody said.
+    pub said: Arc<Value>,
+    /// What of it only presets say.
+    pub presets: Arc<Value>,
     /// Who hears what happens.
     pub events: Stream,
     /// Fires when the user wants to stop.
