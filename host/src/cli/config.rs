@@ -159,7 +159,8 @@ fn presets(common: &Common) -> Outcome {
         .collect();
     table::print("", &["Preset", "Applies", "Details"], &rows);
     if style::is_terminal() {
-        println!("`--preset NAME`, or `\"presets\": [\"NAME\"]` in the context, asks for one; NAME may be a file.");
+        println!("`--preset NAME` asks for one, `\"presets\": [\"NAME\"]` in the context does too;");
+        println!("NAME may be the path of a JSON file.");
     }
     Ok(Exit::Success)
 }

@@ -190,6 +190,10 @@ async fn phases(
     }
 
     let options = options(invocation, arguments, time_limit)?;
+    if !target.has("local") {
+        // What is handed to a queue fails hours later, or not at all.
+        check(invocation, &effective, &target, works.clone(), &options, &stop).await?;
+    }
     let place = place(invocation, &effective, events.clone(), &stop);
     if works.is_empty() {
         events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
@@ -431,8 +435,10 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
 }
 
 fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<String, Value> {
-    let origins: Map<String, Value> =
-        effective.leaves().map(|(path, _, origin)| (path.to_string(), Value::String(effective.source(path, origin)))).collect();
+    let origins: Map<String, Value> = effective
+        .leaves()
+        .map(|(path, _, origin)| (path.to_string(), Value::String(effective.source(path, origin))))
+        .collect();
     let mut members = Map::new();
     members.insert("target".to_owned(), json!(target.plugin.name()));
     members.insert("models".to_owned(), works.iter().map(|work| work.card.name.clone()).collect());

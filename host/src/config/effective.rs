@@ -166,7 +166,8 @@ impl Effective {
             self.warn(format!("the section `{other}` is left out: the target is `{chosen}`"));
             self.remove([other.as_str()]);
         }
-        let named = self.text(DEPLOY).filter(|named| find_target(named, &self.targets).is_ok_and(|it| it.name() != chosen));
+        let named =
+            self.text(DEPLOY).filter(|named| find_target(named, &self.targets).is_ok_and(|it| it.name() != chosen));
         if let Some(named) = named.map(str::to_owned) {
             self.warn(format!("`{DEPLOY}` says `{named}`, and the target is `{chosen}`"));
         }

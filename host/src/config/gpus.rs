@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_passed_over_with_a_warning() {
-        let resolved = resolve(&json!({"gpus_per_node": "many", "n_gpus": -7}), &[], &json!({"n_gpus": 2}), &Value::Null);
+        let resolved =
+            resolve(&json!({"gpus_per_node": "many", "n_gpus": -7}), &[], &json!({"n_gpus": 2}), &Value::Null);
         assert_eq!(resolved.count, Count::Exactly(2));
         assert_eq!(resolved.warnings.len(), 2, "{:?}", resolved.warnings);
     }

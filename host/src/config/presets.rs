@@ -64,6 +64,12 @@ pub struct Preset {
 }
 
 impl Preset {
+    /// Where it stands: directory by directory, in the order that each says.
+    fn place(&self) -> (bool, &str, u32, &str) {
+        let directory = self.name.rsplit_once('/').map_or("", |(directory, _)| directory);
+        (self.on_request, directory, self.content.order, &self.name)
+    }
+
     /// What it is for.
     #[must_use]
     pub fn summary(&self) -> &str {
@@ -92,7 +98,7 @@ impl Shelf {
     /// One is broken: a fault of the build.
     pub fn shipped() -> Result<Self, ConfigError> {
         let mut presets = SHIPPED.iter().map(|(file, text)| shipped(file, text)).collect::<Result<Vec<_>, _>>()?;
-        presets.sort_by(|a, b| a.content.order.cmp(&b.content.order).then_with(|| a.name.cmp(&b.name)));
+        presets.sort_by(|a, b| a.place().cmp(&b.place()));
         Ok(Self(presets))
     }
 
@@ -106,7 +112,9 @@ impl Shelf {
         let asked = match config.get(PRESETS) {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::String(one)) => vec![one.clone()],
-            Some(value) => value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
+            Some(value) => {
+                value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+            }
         };
         let mut found: Vec<Preset> = Vec::new();
         for name in asked {
@@ -299,7 +307,7 @@ impl Effective {
                 _ => {
                     return Err(ConfigError::new(
                         ConfigErrorKind::Conflict,
-                        format!("`{one}` is {a}, and `{other}` is {b}: both say the same thing"),
+                        format!("`{one}` is {a}, and `{other}` is {b}, and they must be the same"),
                     )
                     .on_key(one)
                     .at(self.place(one))

@@ -201,7 +201,8 @@ impl Shared {
         for warning in &wanted.warnings {
             self.place.events.say(Gravity::Warning, &card.name, warning);
         }
-        let asked_by_card = ["default", gpus::VENDOR].contains(&wanted.source.as_str()) || wanted.source.starts_with("model.");
+        let asked_by_card =
+            ["default", gpus::VENDOR].contains(&wanted.source.as_str()) || wanted.source.starts_with("model.");
         let by_number =
             self.place.config.get("docker_gpus").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
         if self.inventory.is_none() && asked_by_card && !by_number {
