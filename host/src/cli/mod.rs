@@ -21,6 +21,7 @@ macro_rules! eprintln {
 mod args;
 
 mod build;
+mod config;
 mod discover;
 mod doctor;
 mod exit;
@@ -131,6 +132,7 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Config { action } => config::run(action).await,
         Command::Completions { .. } | Command::Plugin { .. } | Command::Database { .. } => Ok(Exit::Success),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use maddock_bindings::api::types::{self, Entry, EnvValue, EnvVar};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::card::Card;
 use super::image::Image;
@@ -22,6 +22,8 @@ const IMPLIED: &str = include_str!("../../../presets/implied.json");
 const MAIN_PORT: u16 = 29500;
 /// Node 0 of several, as the launcher interface lets it be said: targets know it by this name.
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
+/// The maps of variables that jobs get, on every target; a name in the later one wins.
+const VARIABLES: [&str; 2] = ["env_vars", "docker_env_vars"];
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
@@ -54,6 +56,10 @@ pub struct Ingredients<'a> {
     pub image: Option<&'a Image>,
     /// The effective configuration.
     pub config: &'a Value,
+    /// What of it somebody said.
+    pub said: &'a Value,
+    /// What of it only presets say.
+    pub presets: &'a Value,
     /// The invoking shell's.
     pub environment: &'a Environment,
     /// Names of secrets that the job gets as variables.
@@ -103,25 +109,26 @@ pub fn work_directory(card: &Card) -> String {
     if last.is_empty() || last == "." || last == ".." { WORK_DIRECTORY.to_owned() } else { last.to_owned() }
 }
 
-/// The launcher that was asked for, by context, card or variable; none where nobody did.
+/// The launcher that was asked for, by context, card, variable or preset; none where nobody did.
 #[must_use]
-pub fn launcher(card: &Card, config: &Value, environment: &Environment) -> Option<String> {
+pub fn launcher(card: &Card, said: &Value, presets: &Value, environment: &Environment) -> Option<String> {
     let named = |object: &Value| {
         object.get("distributed").map(|section| text(section, "launcher")).filter(|name| !name.is_empty())
     };
-    named(config)
+    named(said)
         .or_else(|| named(&card.model))
         .or_else(|| environment.get("MAD_LAUNCHER").filter(|name| !name.is_empty()).map(str::to_owned))
+        .or_else(|| named(presets))
 }
 
-/// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section; by the
-/// configuration, else by the card.
+/// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section; as the
+/// configuration says, else the card, else a preset.
 ///
 /// # Errors
 /// The number is none.
-pub fn nodes(config: &Value, card: &Card, sections: &[&str]) -> Result<u32, String> {
+pub fn nodes(said: &Value, card: &Card, presets: &Value, sections: &[&str]) -> Result<u32, String> {
     let keys = || std::iter::once(("distributed", "nnodes")).chain(sections.iter().map(|section| (*section, "nodes")));
-    let places = [config, &card.model].into_iter().flat_map(|object| keys().map(move |key| (object, key)));
+    let places = [said, &card.model, presets].into_iter().flat_map(|object| keys().map(move |key| (object, key)));
     for (object, (section, key)) in places {
         let value = match object.get(section).and_then(|section| section.get(key)) {
             None | Some(Value::Null) => continue,
@@ -154,9 +161,9 @@ pub struct Asked<'a> {
 /// The topology of a job. A node has as many processes as the configuration says, else as it has devices, 1 where it has
 /// none. Where several nodes meet is not known before they are chosen: a reference stands for it.
 #[must_use]
-pub fn topology(card: &Card, config: &Value, script: &Script, asked: Asked<'_>) -> launch::Topology {
+pub fn topology(card: &Card, said: &Value, presets: &Value, script: &Script, asked: Asked<'_>) -> launch::Topology {
     let mut section = Value::Object(serde_json::Map::new());
-    for object in [&card.model, config] {
+    for object in [presets, &card.model, said] {
         if let Some(own @ Value::Object(_)) = object.get("distributed") {
             overlay(&mut section, own);
         }
@@ -182,7 +189,7 @@ pub fn topology(card: &Card, config: &Value, script: &Script, asked: Asked<'_>) 
         job: asked.job.to_owned(),
         config: section.to_string(),
         program: launch::Program { interpreter: script.interpreter.clone(), file: script.file.clone() },
-        env: given(card, config).filter_map(plain).collect(),
+        env: given(card, said).flatten().filter_map(plain).collect(),
         extra: Vec::new(),
     }
 }
@@ -199,14 +206,13 @@ fn overlay(below: &mut Value, above: &Value) {
     }
 }
 
-/// Variables that the card and the configuration give a job, in order: a later one of the same name wins.
-fn given<'a>(card: &'a Card, config: &'a Value) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    [card.model.get("env_vars"), config.get("env_vars"), config.get("docker_env_vars")]
+/// The maps of variables that the card and whoever made the configuration give a job: a later one wins.
+fn given<'a>(card: &'a Card, said: &'a Value) -> impl Iterator<Item = &'a Map<String, Value>> {
+    [card.model.get("env_vars")]
         .into_iter()
-        .filter_map(|variables| variables?.as_object())
+        .chain(VARIABLES.iter().map(|key| said.get(key)))
         .flatten()
-        // What stands beside the variables of upstream's presets and examples is talk.
-        .filter(|(name, _)| !name.starts_with("_comment"))
+        .filter_map(Value::as_object)
 }
 
 /// Puts a job together.
@@ -292,7 +298,8 @@ fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
 
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
-    let mut names: Vec<&str> = given(ingredients.card, ingredients.config).map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<&str> =
+        given(ingredients.card, ingredients.said).flatten().map(|(name, _)| name.as_str()).collect();
     let known = passthrough();
     names.extend(
         ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
@@ -302,8 +309,10 @@ fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
 
 /// The variables of a job, in order: a later one of the same name wins.
 fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
-    let Ingredients { card, config, environment, .. } = ingredients;
-    let mut env: Vec<EnvVar> = Vec::new();
+    let Ingredients { card, config, said, presets, environment, .. } = ingredients;
+    // What only presets say comes first: everything else wins over it.
+    let mut env: Vec<EnvVar> =
+        VARIABLES.iter().filter_map(|key| presets.get(key)?.as_object()).flat_map(variables).collect();
     let mut add = |name: &str, value: String| env.push(EnvVar { name: name.to_owned(), value: EnvValue::Text(value) });
 
     add("MAD_MODEL_NAME", card.name.clone());
@@ -338,15 +347,20 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     for name in ingredients.secret_names {
         env.push(EnvVar { name: secret_variable(name), value: EnvValue::Secret(name.clone()) });
     }
-    for (name, value) in given(card, config) {
+    env.extend(given(card, said).flat_map(variables));
+    env
+}
+
+/// Variables of a map, in its order; null is none, and what begins with `_` is talk beside them.
+fn variables(map: &Map<String, Value>) -> impl Iterator<Item = EnvVar> {
+    map.iter().filter(|(name, _)| !name.starts_with('_')).filter_map(|(name, value)| {
         let value = match (SecretReference::read(value), scalar_text(value)) {
             (Some(reference), _) => EnvValue::Secret(reference.name),
             (None, Some(text)) => EnvValue::Text(text),
-            (None, None) => continue,
+            (None, None) => return None,
         };
-        env.push(EnvVar { name: name.clone(), value });
-    }
-    env
+        Some(EnvVar { name: name.clone(), value })
+    })
 }
 
 /// The variable in which jobs find a secret: `env/NAME` as `NAME`, `credential/GROUP/MEMBER` as `GROUP_MEMBER`, upper case

@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::card::Card;
 use crate::config::literal;
+use crate::config::schema::put;
 use crate::config::secret::{is_secret_name, scrub};
-use crate::config::{ConfigError, Effective, KeyPath, Origin, scalar_text};
+use crate::config::{ConfigError, Effective, Origin, scalar_text};
 
 const SHIPPED: &str = include_str!("../../../presets/manifest.json");
 
@@ -34,6 +35,8 @@ struct Layout {
     default_target: String,
     /// Keys that a run finds or asks anew: they are not taken from a manifest's context.
     found_anew: Vec<String>,
+    /// Those of them that a run elsewhere cannot find, and takes from the manifest.
+    unseen: Vec<String>,
 }
 
 impl Layout {
@@ -84,6 +87,10 @@ pub struct Manifest {
 
 /// The member with the model tree that a manifest was made from.
 pub const TREE: &str = "model_dir";
+
+/// The member that says which leaves of `context` and `deployment_config` only presets gave: nobody said them, and a run
+/// looks them up anew.
+const PRESET_LEAVES: &str = "preset_leaves";
 
 /// One image of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -297,13 +304,13 @@ impl Manifest {
         let mut merged = runtime.clone();
         let chosen = runtime.chosen_target()?;
 
-        let mut context = self.context().cloned().unwrap_or_default();
+        let mut context = self.without_presets("context");
         context.retain(|key, value| !layout.found_anew.contains(key) && !is_blank(value));
         merged.admit(&mut context, &self.path)?;
 
-        let mut deployment = self.deployment().cloned().unwrap_or_default();
+        let mut deployment = self.without_presets("deployment_config");
         let target = deployment.shift_remove("target");
-        deployment.retain(|_, value| !value.is_null());
+        deployment.retain(|key, value| !layout.found_anew.contains(key) && !value.is_null());
         merged.admit(&mut deployment, &self.path)?;
         match &chosen {
             Some(chosen) => {
@@ -335,6 +342,47 @@ impl Manifest {
             .chosen_target()
             .map_err(|error| ConfigError { file: error.file.clone().or(Some(self.path.clone())), ..error })?;
         Ok(merged)
+    }
+
+    /// Adds what a run on this machine would find out by itself, and a run elsewhere cannot: which accelerators the images
+    /// were made for.
+    ///
+    /// # Errors
+    /// A value does not fit its key, or the layout is broken.
+    pub fn describe_elsewhere(&self, effective: &mut Effective) -> Result<(), MergeError> {
+        let layout = Layout::shipped()?;
+        let mut seen = Map::new();
+        for member in ["context", "deployment_config"] {
+            seen.extend(self.without_presets(member).into_iter().filter(|(key, _)| layout.unseen.contains(key)));
+        }
+        seen.retain(|_, value| !is_blank(value));
+        effective.admit(&mut seen, &self.path)?;
+        for (key, value) in seen {
+            effective.set_if_absent([key.as_str()], value, Origin::Manifest { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// A member without the leaves that presets gave it: those are looked up anew, and nobody said them.
+    fn without_presets(&self, member: &str) -> Map<String, Value> {
+        let mut members = self.member(member).cloned().unwrap_or_default();
+        let leaves = self.member(PRESET_LEAVES).and_then(|leaves| leaves.get(member)).and_then(Value::as_object);
+        for pointer in leaves.into_iter().flat_map(Map::keys) {
+            let keys: Vec<String> =
+                pointer.split('/').skip(1).map(|key| key.replace("~1", "/").replace("~0", "~")).collect();
+            take_out(&mut members, &keys);
+        }
+        members
+    }
+}
+
+/// Takes out a leaf. An object that is empty without it stays: a section that is there says something by itself.
+fn take_out(members: &mut Map<String, Value>, keys: &[String]) {
+    let Some((first, rest)) = keys.split_first() else { return };
+    if rest.is_empty() {
+        members.shift_remove(first);
+    } else if let Some(Value::Object(inner)) = members.get_mut(first) {
+        take_out(inner, rest);
     }
 }
 
@@ -484,6 +532,10 @@ impl ManifestBuilder {
             "deployment_config": deployment(effective, &layout)?,
         });
         if let Value::Object(document) = &mut document {
+            let leaves = preset_leaves(document, effective, &layout);
+            if !leaves.is_empty() {
+                document.insert(PRESET_LEAVES.to_owned(), Value::Object(leaves));
+            }
             document.extend(self.extra.clone());
         }
         scrub(&mut document);
@@ -536,7 +588,7 @@ fn context(effective: &Effective, layout: &Layout) -> Map<String, Value> {
         let passes = !is_found(origin) || layout.found_anew.contains(top);
         let wanted = said || (layout.context_first.contains(top) && passes);
         if wanted && !elsewhere {
-            insert(&mut all, path, value.clone());
+            put(&mut all, path, value.clone());
         }
     }
     let mut context = Map::new();
@@ -558,24 +610,50 @@ fn is_found(origin: &Origin) -> bool {
     matches!(origin, Origin::Detected { .. })
 }
 
-fn insert(into: &mut Map<String, Value>, path: &KeyPath, value: Value) {
-    let mut object = into;
-    let Some((last, outer)) = path.keys().split_last() else { return };
-    for key in outer {
-        let Value::Object(inner) = object.entry(key.clone()).or_insert_with(|| json!({})) else { return };
-        object = inner;
+/// For each of the two members the leaves that only presets gave, as JSON pointers, each with its preset.
+fn preset_leaves(document: &Map<String, Value>, effective: &Effective, layout: &Layout) -> Map<String, Value> {
+    let mut found = Map::new();
+    for member in ["context", "deployment_config"] {
+        let leaves: Map<String, Value> = effective
+            .leaves()
+            .filter(|(path, value, origin)| {
+                let top = path.keys().first();
+                origin.is_preset()
+                    && !value.as_object().is_some_and(Map::is_empty)
+                    && !top.is_some_and(|top| layout.unseen.contains(top))
+            })
+            .map(|(path, _, origin)| {
+                let pointer: String =
+                    path.keys().iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1"))).collect();
+                (pointer, Value::from(origin.to_string()))
+            })
+            .filter(|(pointer, _)| document.get(member).is_some_and(|member| member.pointer(pointer).is_some()))
+            .collect();
+        if !leaves.is_empty() {
+            found.insert(member.to_owned(), Value::Object(leaves));
+        }
     }
-    object.insert(last.clone(), value);
+    found
+}
+
+/// Nulls say nothing to whoever reads a manifest.
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(members) = value {
+        members.retain(|_, member| !member.is_null());
+        members.values_mut().for_each(drop_nulls);
+    }
 }
 
 fn deployment(effective: &Effective, layout: &Layout) -> Result<Map<String, Value>, ConfigError> {
     let target = effective.chosen_target()?.map_or_else(|| layout.default_target.clone(), |chosen| chosen.target);
     let mut deployment = Map::from_iter([("target".to_owned(), Value::from(target))]);
     let sections = effective.targets().iter().map(|target| target.name().to_owned());
-    for key in sections.chain(layout.deployment.iter().cloned()) {
+    for key in sections.chain(layout.deployment.iter().chain(&layout.unseen).cloned()) {
         let value = effective.get([key.as_str()]).or_else(|| layout.deployment_always.get(&key));
         if let Some(value) = value.filter(|value| !value.is_null()) {
-            deployment.insert(key, value.clone());
+            let mut value = value.clone();
+            drop_nulls(&mut value);
+            deployment.insert(key, value);
         }
     }
     if let Some(Value::Object(variables)) = deployment.get_mut("env_vars") {

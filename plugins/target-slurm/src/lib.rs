@@ -193,7 +193,8 @@ fn refused(error: Error, partition: &str) -> Error {
     match slurm::describe_cluster() {
         Ok(cluster) if !cluster.partitions.is_empty() => {
             let names: Vec<String> = cluster.partitions.iter().map(|known| format!("`{}`", known.name)).collect();
-            error.hint(format!("`slurm.partition` is `{partition}`; the cluster has {}", names.join(", ")))
+            let named = if partition.is_empty() { "not said".to_owned() } else { format!("`{partition}`") };
+            error.hint(format!("`slurm.partition` is {named}; the cluster has {}", names.join(", ")))
         }
         _ => error,
     }

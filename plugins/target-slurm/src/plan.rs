@@ -176,7 +176,10 @@ impl Work {
         asked.push(scope("path", &batch.directory));
         asked.extend(batch.env.iter().map(|variable| scope("env", &variable.name)));
         steps.push(Step {
-            summary: format!("hand in a batch job for {} nodes of partition `{}`", batch.nodes, batch.partition),
+            summary: match batch.partition.as_str() {
+                "" => format!("hand in a batch job for {} nodes of the scheduler's default partition", batch.nodes),
+                partition => format!("hand in a batch job for {} nodes of partition `{partition}`", batch.nodes),
+            },
             call: "slurm.submit".to_owned(),
             scope: asked,
         });

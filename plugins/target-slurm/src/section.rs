@@ -18,7 +18,7 @@ const WITHOUT_EFFECT: [(&str, &str); 6] = [
 /// What the section says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Section {
-    /// The partition; there is always one.
+    /// The partition; empty for the scheduler's default.
     pub partition: String,
     /// Nodes, where it says so.
     pub nodes: Option<u32>,
@@ -79,12 +79,6 @@ impl Section {
             Some(other) => Err(wrong(key, other, "a text")),
         };
         let list = |key: &str| names(key, section.get(key));
-        let partition = text("partition")?;
-        if partition.is_empty() {
-            return Err(invalid("no partition is named")
-                .hint("set `slurm.partition`; `sinfo` lists the partitions of the cluster")
-                .detail("key", "slurm.partition"));
-        }
         let exclusive = match section.get("exclusive") {
             None | Some(Value::Null) => true,
             Some(Value::Bool(flag)) => *flag,
@@ -104,7 +98,7 @@ impl Section {
             .map(|(key, why)| format!("`slurm.{key}` has no effect: {why}"))
             .collect();
         Ok(Self {
-            partition,
+            partition: text("partition")?,
             nodes,
             time,
             exclusive,
@@ -209,11 +203,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_has_to_be_named() {
+    fn without_a_name_the_partition_is_left_to_the_scheduler() {
         for config in ["{}", r#"{"slurm": {}}"#, r#"{"slurm": {"partition": " "}}"#, r#"{"slurm": null}"#] {
-            let error = Section::read(config).unwrap_err();
-            assert!(error.message.contains("partition") && error.hint.is_some(), "{config}");
+            assert_eq!(Section::read(config).unwrap().partition, "", "{config}");
         }
+        assert_eq!(Section::read(r#"{"slurm": {"partition": " p "}}"#).unwrap().partition, "p");
     }
 
     #[test]
