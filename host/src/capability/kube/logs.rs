@@ -161,7 +161,7 @@ impl PodReader {
                         self.gap = true;
                         Ok(())
                     }
-                    read => read.map(|()| ()),
+                    read => read,
                 }
             } else if standing.running {
                 self.read(Which::Following).await
