@@ -6,9 +6,8 @@ use maddock_sdk::types::Error;
 use maddock_sdk::{Result, invalid};
 
 /// Members that upstream reads and this target does not need, each with why.
-const WITHOUT_EFFECT: [(&str, &str); 6] = [
+const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("output_dir", "logs and results are in the run's directory"),
-    ("results_dir", "logs and results are in the run's directory"),
     ("shared_workspace", "every node works in a copy of its own"),
     ("enable_node_check", "nodes are not checked before a job"),
     ("auto_cleanup_nodes", "processes of others are never ended"),
@@ -18,7 +17,7 @@ const WITHOUT_EFFECT: [(&str, &str); 6] = [
 /// What the section says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Section {
-    /// The partition; there is always one.
+    /// The partition; empty only where nothing is handed in.
     pub partition: String,
     /// Nodes, where it says so.
     pub nodes: Option<u32>,
@@ -50,6 +49,8 @@ pub struct Section {
     pub modules: Vec<String>,
     /// The network that collectives use.
     pub network_interface: String,
+    /// Where a script that runs once leaves its results.
+    pub results_dir: String,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -59,11 +60,25 @@ fn wrong(key: &str, value: &Value, expected: &str) -> Error {
 }
 
 impl Section {
-    /// Reads the section of a configuration.
+    /// Reads the section of a configuration for a job that is handed in: there has to be a partition.
     ///
     /// # Errors
     /// A member is missing or cannot be.
     pub fn read(config: &str) -> Result<Self> {
+        let section = Self::read_any(config)?;
+        if section.partition.is_empty() {
+            return Err(invalid("no partition is named")
+                .hint("set `slurm.partition`; `sinfo` lists the partitions of the cluster")
+                .detail("key", "slurm.partition"));
+        }
+        Ok(section)
+    }
+
+    /// Reads the section for a job whose nodes are there already.
+    ///
+    /// # Errors
+    /// A member cannot be.
+    pub fn read_any(config: &str) -> Result<Self> {
         let config: Value = maddock_sdk::serde_json::from_str(config)
             .map_err(|error| invalid(format!("the configuration is not JSON: {error}")))?;
         let empty = Map::new();
@@ -80,11 +95,6 @@ impl Section {
         };
         let list = |key: &str| names(key, section.get(key));
         let partition = text("partition")?;
-        if partition.is_empty() {
-            return Err(invalid("no partition is named")
-                .hint("set `slurm.partition`; `sinfo` lists the partitions of the cluster")
-                .detail("key", "slurm.partition"));
-        }
         let exclusive = match section.get("exclusive") {
             None | Some(Value::Null) => true,
             Some(Value::Bool(flag)) => *flag,
@@ -120,6 +130,7 @@ impl Section {
             mail_type: list("mail_type")?,
             modules: list("modules")?,
             network_interface: text("network_interface")?,
+            results_dir: text("results_dir")?,
             warnings,
         })
     }
