@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use maddock_bindings::api::types::{self, Entry, EnvValue, EnvVar};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::card::Card;
 use super::image::Image;
@@ -121,14 +121,16 @@ pub fn launcher(card: &Card, said: &Value, presets: &Value, environment: &Enviro
         .or_else(|| named(presets))
 }
 
-/// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section.
+/// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section; as the
+/// configuration says, else the card, else a preset.
 ///
 /// # Errors
 /// The number is none.
-pub fn nodes(config: &Value, sections: &[&str]) -> Result<u32, String> {
-    let places = std::iter::once(("distributed", "nnodes")).chain(sections.iter().map(|section| (*section, "nodes")));
-    for (section, key) in places {
-        let value = match config.get(section).and_then(|section| section.get(key)) {
+pub fn nodes(said: &Value, card: &Card, presets: &Value, sections: &[&str]) -> Result<u32, String> {
+    let keys = || std::iter::once(("distributed", "nnodes")).chain(sections.iter().map(|section| (*section, "nodes")));
+    let places = [said, &card.model, presets].into_iter().flat_map(|object| keys().map(move |key| (object, key)));
+    for (object, (section, key)) in places {
+        let value = match object.get(section).and_then(|section| section.get(key)) {
             None | Some(Value::Null) => continue,
             Some(value) => value,
         };
@@ -141,28 +143,76 @@ pub fn nodes(config: &Value, sections: &[&str]) -> Result<u32, String> {
     Ok(1)
 }
 
+/// What a topology is made from besides the card and the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The launcher's name, as it was given.
+    pub launcher: &'a str,
+    /// The job's id.
+    pub job: &'a str,
+    /// How many nodes.
+    pub nodes: u32,
+    /// Devices on each.
+    pub devices: u32,
+    /// Whether the configuration says how many processes a node has. On this machine there are as many as devices.
+    pub elsewhere: bool,
+}
+
 /// The topology of a job. A node has as many processes as the configuration says, else as it has devices, 1 where it has
 /// none. Where several nodes meet is not known before they are chosen: a reference stands for it.
 #[must_use]
-pub fn topology(card: &Card, config: &Value, launcher: &str, job: &str, nodes: u32, devices: u32) -> launch::Topology {
-    let section = config.get("distributed").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+pub fn topology(card: &Card, said: &Value, presets: &Value, script: &Script, asked: Asked<'_>) -> launch::Topology {
+    let mut section = Value::Object(serde_json::Map::new());
+    for object in [presets, &card.model, said] {
+        if let Some(own @ Value::Object(_)) = object.get("distributed") {
+            overlay(&mut section, own);
+        }
+    }
     let processes = section
         .get("nproc_per_node")
         .and_then(|value| value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok())))
         .and_then(|processes| u32::try_from(processes).ok())
-        .filter(|processes| *processes > 0 && nodes > 1);
+        .filter(|processes| *processes > 0 && asked.elsewhere);
     let port = ["port", "master_port"].into_iter().find_map(|name| section.get(name).and_then(Value::as_u64));
+    let plain = |(name, value): (&String, &Value)| {
+        let text = SecretReference::read(value).is_none().then(|| scalar_text(value)).flatten()?;
+        Some(Entry { name: name.clone(), value: text })
+    };
     launch::Topology {
-        launcher: launcher.to_owned(),
-        nodes,
-        processes_per_node: processes.unwrap_or(devices.max(1)),
-        gpus_per_node: devices,
-        main_address: if nodes > 1 { MAIN_ADDRESS.to_owned() } else { "localhost".to_owned() },
+        launcher: asked.launcher.to_owned(),
+        nodes: asked.nodes,
+        processes_per_node: processes.unwrap_or(asked.devices.max(1)),
+        gpus_per_node: asked.devices,
+        main_address: if asked.nodes > 1 { MAIN_ADDRESS.to_owned() } else { "localhost".to_owned() },
         main_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(MAIN_PORT),
         model: card.name.clone(),
-        job: job.to_owned(),
+        job: asked.job.to_owned(),
         config: section.to_string(),
+        program: launch::Program { interpreter: script.interpreter.clone(), file: script.file.clone() },
+        env: given(card, said).flatten().filter_map(plain).collect(),
+        extra: Vec::new(),
     }
+}
+
+/// Lays one object over another: objects in it are laid over each other, everything else replaces.
+fn overlay(below: &mut Value, above: &Value) {
+    match (below, above) {
+        (Value::Object(below), Value::Object(above)) => {
+            for (name, value) in above.iter().filter(|(_, value)| !value.is_null()) {
+                overlay(below.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (below, above) => above.clone_into(below),
+    }
+}
+
+/// The maps of variables that the card and whoever made the configuration give a job: a later one wins.
+fn given<'a>(card: &'a Card, said: &'a Value) -> impl Iterator<Item = &'a Map<String, Value>> {
+    [card.model.get("env_vars")]
+        .into_iter()
+        .chain(VARIABLES.iter().map(|key| said.get(key)))
+        .flatten()
+        .filter_map(Value::as_object)
 }
 
 /// Puts a job together.
@@ -248,8 +298,8 @@ fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
 
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
-    let given = VARIABLES.iter().filter_map(|key| ingredients.said.get(key).and_then(Value::as_object));
-    let mut names: Vec<&str> = given.flat_map(|variables| variables.keys().map(String::as_str)).collect();
+    let mut names: Vec<&str> =
+        given(ingredients.card, ingredients.said).flatten().map(|(name, _)| name.as_str()).collect();
     let known = passthrough();
     names.extend(
         ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
@@ -261,7 +311,8 @@ fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
 fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     let Ingredients { card, config, said, presets, environment, .. } = ingredients;
     // What only presets say comes first: everything else wins over it.
-    let mut env: Vec<EnvVar> = VARIABLES.iter().flat_map(|key| variables(presets.get(key))).collect();
+    let mut env: Vec<EnvVar> =
+        VARIABLES.iter().filter_map(|key| presets.get(key)?.as_object()).flat_map(variables).collect();
     let mut add = |name: &str, value: String| env.push(EnvVar { name: name.to_owned(), value: EnvValue::Text(value) });
 
     add("MAD_MODEL_NAME", card.name.clone());
@@ -296,15 +347,13 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     for name in ingredients.secret_names {
         env.push(EnvVar { name: secret_variable(name), value: EnvValue::Secret(name.clone()) });
     }
-    for key in VARIABLES {
-        env.extend(variables(said.get(key)));
-    }
+    env.extend(given(card, said).flat_map(variables));
     env
 }
 
-/// The variables of a map, in its order; null is none.
-fn variables(map: Option<&Value>) -> impl Iterator<Item = EnvVar> {
-    map.and_then(Value::as_object).into_iter().flatten().filter_map(|(name, value)| {
+/// Variables of a map, in its order; null is none, and what begins with `_` is talk beside them.
+fn variables(map: &Map<String, Value>) -> impl Iterator<Item = EnvVar> {
+    map.iter().filter(|(name, _)| !name.starts_with('_')).filter_map(|(name, value)| {
         let value = match (SecretReference::read(value), scalar_text(value)) {
             (Some(reference), _) => EnvValue::Secret(reference.name),
             (None, Some(text)) => EnvValue::Text(text),

@@ -117,7 +117,10 @@ impl Shared {
             _ => None,
         };
         let asked = job::launcher(card, &place.said, &place.presets, place.environment());
-        let (topology, arrangement) = self.arrange(&session, card, asked.as_deref(), id, (nodes, devices)).await?;
+        let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
+        let elsewhere = self.target.has("multi-node");
+        let wish = job::Asked { launcher: asked.as_deref().unwrap_or("none"), job: id, nodes, devices, elsewhere };
+        let (topology, arrangement) = self.arrange(&session, card, &script, wish).await?;
         facts.launcher =
             if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
 
@@ -126,7 +129,6 @@ impl Shared {
                 format!("`{}` asks for data, and data providers are not in this version: it runs without", card.name);
             place.events.say(Gravity::Warning, "", text);
         }
-        let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
         let additions = self.additions(card)?;
         let arguments = self.arguments(card)?;
         let directory = self.job_directory(id)?;
@@ -181,12 +183,12 @@ impl Shared {
     fn asked_for(&self, card: &Card) -> Result<(u32, u32), SetupError> {
         let provides = &self.target.plugin.loaded().manifest.provides;
         let sections: Vec<&str> = provides.iter().map(String::as_str).collect();
-        let Place { config, said, presets, .. } = &self.place;
+        let Place { said, presets, .. } = &self.place;
         let wanted = gpus::resolve(said, &sections, &card.model, presets);
         for warning in &wanted.warnings {
             self.place.events.say(Gravity::Warning, &card.name, warning);
         }
-        let nodes = job::nodes(config, &sections).map_err(SetupError::Other)?;
+        let nodes = job::nodes(said, card, presets, &sections).map_err(SetupError::Other)?;
         let (count, whole) = wanted.on_cluster()?;
         if let Some(whole) = whole {
             self.place.events.say(Gravity::Info, &card.name, whole);
@@ -247,11 +249,10 @@ impl Shared {
         &self,
         session: &Session,
         card: &Card,
-        asked: Option<&str>,
-        id: &str,
-        (nodes, devices): (u32, u32),
+        script: &stage::Script,
+        wish: job::Asked<'_>,
     ) -> Result<(crate::plugin::launch::Topology, crate::plugin::launch::Arrangement), SetupError> {
-        let name = asked.unwrap_or("none");
+        let name = wish.launcher;
         let plugins = &self.place.plugins;
         let plugin = match plugins.providing(Kind::Launcher, name)? {
             Some(plugin) => plugin,
@@ -260,10 +261,10 @@ impl Shared {
                 .providing(Kind::Launcher, "none")?
                 .ok_or_else(|| SetupError::Other(format!("no plugin provides the launcher `{name}`")))?,
         };
-        let topology = job::topology(card, &self.place.config, name, id, nodes, devices);
+        let topology = job::topology(card, &self.place.said, &self.place.presets, script, wish);
         let arrangement = plugin.arrange(session, &topology).await?;
         for warning in &arrangement.warnings {
-            self.place.events.say(Gravity::Warning, id, warning);
+            self.place.events.say(Gravity::Warning, wish.job, warning);
         }
         Ok((topology, arrangement))
     }
