@@ -89,10 +89,10 @@ pub fn resolve(said: &Value, sections: &[&str], model: &Value, presets: &Value) 
     for field in FIELDS {
         found = found.or_else(|| look(Some(model), "model.", field, &mut warnings));
     }
-    let node = [said, presets].into_iter().find_map(|config| {
+    let node = [(said, ""), (presets, "the preset's ")].into_iter().find_map(|(config, whose)| {
         let mut places = places(config, sections).into_iter().filter(|(_, _, field)| *field == NODE);
         places.find_map(|(prefix, place, field)| match place.and_then(|place| place.get(field)).map(read) {
-            Some(Read::Count(Count::Exactly(count))) if count > 0 => Some((count, format!("`{prefix}{field}`"))),
+            Some(Read::Count(Count::Exactly(count))) if count > 0 => Some((count, format!("{whose}`{prefix}{field}`"))),
             _ => None,
         })
     });

@@ -296,7 +296,7 @@ impl Effective {
     fn say_both(&mut self, one: &KeyPath, other: &KeyPath) -> Result<(), ConfigError> {
         let here = |path: &KeyPath| {
             let value = self.get(path).filter(|value| !value.is_null())?.clone();
-            Some((value, self.origin(path)?))
+            self.origin(path).filter(|origin| !origin.is_preset()).map(|origin| (value, origin))
         };
         match (here(one), here(other)) {
             (Some((value, origin)), None) => self.overlay(nested(other, value), origin),
@@ -366,4 +366,207 @@ fn lay_over(below: &mut Value, above: &Value) {
 pub(super) fn absolute(name: &str, directory: &Path) -> String {
     let name = name.trim();
     if is_path(name) { PathBuf::from(directory).join(name).display().to_string() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{Inputs, TargetKeys};
+
+    #[derive(Deserialize)]
+    struct Cases {
+        targets: Vec<Vec<String>>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        target: String,
+        context: Value,
+        #[serde(default)]
+        model: Value,
+    }
+
+    fn cases() -> Cases {
+        serde_json::from_str(include_str!("../../../tests/fixtures/config/presets.json")).unwrap()
+    }
+
+    fn load(context: &Value) -> Result<Effective, ConfigError> {
+        let targets = cases().targets.into_iter().map(TargetKeys).collect();
+        Effective::load(&Inputs { text: Some(&context.to_string()), targets, ..Inputs::default() })
+    }
+
+    fn applied(target: &str, context: &Value) -> Result<Effective, ConfigError> {
+        let mut effective = load(context)?;
+        effective.apply_presets(&Shelf::shipped()?, target, &Value::Null)?;
+        Ok(effective)
+    }
+
+    fn get(target: &str, context: Value, key: &str) -> Value {
+        applied(target, &context).unwrap().get(key).cloned().unwrap_or(Value::Null)
+    }
+
+    #[test]
+    fn the_examples_have_the_values_of_the_contract() {
+        for case in cases().cases {
+            let mut effective = load(&case.context).unwrap();
+            effective.apply_presets(&Shelf::shipped().unwrap(), &case.target, &case.model).unwrap();
+            let mut text = String::new();
+            for (path, value, origin) in effective.leaves() {
+                writeln!(text, "{path} = {value}  [{origin}]").unwrap();
+            }
+            insta::with_settings!({ description => case.context.to_string(), omit_expression => true }, {
+                insta::assert_snapshot!(case.name, text);
+            });
+        }
+    }
+
+    #[test]
+    fn applying_presets_twice_changes_nothing() {
+        for case in cases().cases {
+            let shelf = Shelf::shipped().unwrap();
+            let mut effective = load(&case.context).unwrap();
+            effective.apply_presets(&shelf, &case.target, &case.model).unwrap();
+            let once = effective.value().clone();
+            effective.apply_presets(&shelf, &case.target, &case.model).unwrap();
+            assert_eq!(effective.value(), &once, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn the_profile_follows_what_is_said_as_the_contract_has_it() {
+        let memory = |context: Value| get("k8s", context, "k8s.memory");
+        for (context, expected) in [
+            (json!({}), json!("16Gi")),
+            (json!({"k8s": {"gpu_count": 1}}), json!("16Gi")),
+            (json!({"k8s": {"gpu_count": "1"}}), json!("16Gi")),
+            (json!({"k8s": {"gpu_count": 2}}), json!("64Gi")),
+            (json!({"k8s": {"gpu_count": "2"}}), json!("64Gi")),
+            (json!({"n_gpus": 2}), json!("64Gi")),
+            (json!({"distributed": {"enabled": true}}), json!("64Gi")),
+            (json!({"distributed": {"enabled": false}}), json!("16Gi")),
+            (json!({"distributed": {"launcher": "vllm"}}), json!("64Gi")),
+            (json!({"distributed": {"nnodes": 2}}), json!("64Gi")),
+            (json!({"k8s": {"gpu_count": 0}}), Value::Null),
+            (json!({"gpu_vendor": "none"}), Value::Null),
+        ] {
+            assert_eq!(memory(context.clone()), expected, "{context}");
+        }
+        for (context, expected) in [
+            (json!({}), json!("12:00:00")),
+            (json!({"slurm": {"nodes": 1}}), json!("12:00:00")),
+            (json!({"slurm": {"nodes": 2}}), json!("24:00:00")),
+            (json!({"slurm": {"nodes": "2"}}), json!("24:00:00")),
+            (json!({"distributed": {"nnodes": 4}}), json!("24:00:00")),
+        ] {
+            assert_eq!(get("slurm", context.clone(), "slurm.time"), expected, "{context}");
+        }
+        assert_eq!(get("kubernetes", json!({}), "k8s.memory"), json!("16Gi"), "by another of its names");
+    }
+
+    #[test]
+    fn what_the_user_says_wins_and_a_limit_does_not_stay_without_its_request() {
+        let user = json!({"k8s": {"gpu_count": 2, "memory": "512Gi", "cpu": null}, "env_vars": {"NCCL_DEBUG": null}});
+        let effective = applied("k8s", &user).unwrap();
+        assert_eq!(effective.get("k8s.memory"), Some(&json!("512Gi")));
+        assert_eq!(effective.get("k8s.memory_limit"), None);
+        assert_eq!(effective.get("k8s.cpu"), Some(&Value::Null), "null takes a preset's value away");
+        assert_eq!(effective.get("env_vars.NCCL_DEBUG"), Some(&Value::Null));
+        assert_eq!(effective.origin("k8s.memory"), Some(Origin::CommandLine));
+        let preset = Origin::Default { preset: "k8s/multi-gpu.json".to_owned() };
+        assert_eq!(effective.origin("k8s.cpu_limit"), Some(preset));
+    }
+
+    #[test]
+    fn two_words_for_the_nodes_must_agree() {
+        for (slurm, nnodes) in [(json!(2), json!(2)), (json!("2"), json!(2)), (json!(null), json!(2))] {
+            let context = json!({"slurm": {"nodes": slurm}, "distributed": {"nnodes": nnodes}});
+            assert_eq!(get("slurm", context, "distributed.nnodes"), json!(2));
+        }
+        let context = json!({"slurm": {"nodes": 2}, "distributed": {"nnodes": 4}});
+        let error = applied("slurm", &context).unwrap_err();
+        assert_eq!((error.kind, error.key.as_deref()), (ConfigErrorKind::Conflict, Some("slurm.nodes")));
+        assert!(error.line.is_some() && error.hint.is_some(), "{error:?}");
+        assert!(applied("process", &context).is_ok(), "it is a rule of one target");
+    }
+
+    #[test]
+    fn no_vendor_and_a_number_of_gpus_contradict_each_other() {
+        let error = applied("slurm", &json!({"gpu_vendor": "NONE", "slurm": {"gpus_per_node": 4}})).unwrap_err();
+        assert_eq!((error.kind, error.key.as_deref()), (ConfigErrorKind::Conflict, Some("slurm.gpus_per_node")));
+        assert!(applied("slurm", &json!({"gpu_vendor": "NONE", "slurm": {"gpus_per_node": 0}})).is_ok());
+    }
+
+    #[test]
+    fn a_site_s_values_come_only_where_they_are_asked_for() {
+        for target in ["k8s", "slurm"] {
+            let text = applied(target, &json!({})).unwrap().value().to_string();
+            assert!(!text.contains("banff") && !text.contains("amd-rccl"), "{text}");
+        }
+        assert_eq!(get("slurm", json!({"presets": ["amd-rccl"]}), "slurm.partition"), json!("amd-rccl"));
+        let own = json!({"presets": ["amd-rccl"], "slurm": {"partition": "mine"}});
+        assert_eq!(get("slurm", own, "slurm.partition"), json!("mine"));
+        let elsewhere = applied("k8s", &json!({"presets": "amd-rccl"})).unwrap();
+        assert!(elsewhere.warnings().iter().any(|said| said.contains("it is for `slurm`")), "{elsewhere:?}");
+        let error = applied("slurm", &json!({"presets": ["amd-rcll"]})).unwrap_err();
+        assert_eq!((error.kind, error.key.as_deref()), (ConfigErrorKind::UnknownName, Some("presets")));
+        let hint = error.hint.unwrap();
+        assert!(hint.contains("`nfs-banff`") && hint.contains("did you mean `amd-rccl`"), "{hint}");
+        assert!(applied("slurm", &json!({"presets": ["slurm/defaults"]})).is_err(), "that one applies by itself");
+    }
+
+    #[test]
+    fn a_preset_of_the_user_s_own_is_a_file_that_is_checked_like_any_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |text: &str| {
+            let path = directory.path().join("own.json");
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let apply = |text: &str, more: Value| {
+            let mut context = json!({"presets": [write(text)]});
+            context.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            applied("slurm", &context)
+        };
+        let good =
+            r#"{"_about": "us", "schema": 1, "values": {"slurm": {"gpus_per_node": 4, "_c": 1, "time": "1:00:00"}}}"#;
+        let effective = apply(good, json!({})).unwrap();
+        assert_eq!(effective.get("slurm.gpus_per_node"), Some(&json!(4)));
+        assert_eq!(effective.get("slurm._c"), None);
+        assert!(effective.origin("slurm.time").unwrap().to_string().starts_with("preset /"));
+        let said = apply(good, json!({"slurm": {"time": "2:00:00"}})).unwrap();
+        assert_eq!(said.get("slurm.time"), Some(&json!("2:00:00")));
+        for (text, part) in [
+            (r#"{"schema": 2, "values": {}}"#, "schema 2, and this version reads schema 1"),
+            (r#"{"schema": "1", "values": {}}"#, "of schema \"1\""),
+            (r#"{"values": {}}"#, "does not say its `schema`"),
+            (r#"{"schema": 1, "value": {}}"#, "unknown field `value`"),
+            (r#"{"schema": 1, "when": {"weekday": 1}, "values": {}}"#, "unknown variant `weekday`"),
+            (r#"{"schema": 1, "values": {"slurm": {"nodes": 0}}}"#, "`slurm.nodes` is 0"),
+            ("[1,", "own.json:1:"),
+        ] {
+            let error = apply(text, json!({})).unwrap_err();
+            assert!(error.to_string().contains(part) && error.to_string().contains("own.json"), "{text}: {error}");
+        }
+        assert!(
+            applied("slurm", &json!({"presets": ["/nowhere/own.json"]})).unwrap_err().to_string().contains("/nowhere")
+        );
+    }
+
+    #[test]
+    fn every_shipped_preset_is_read_and_says_what_it_is_for() {
+        let shelf = Shelf::shipped().unwrap();
+        assert!(shelf.presets().count() >= 13);
+        for preset in shelf.presets() {
+            assert!(!preset.summary().is_empty() && !preset.targets().is_empty(), "{}", preset.name);
+            let mut values = preset.content.values.clone();
+            load(&json!({})).unwrap().admit(&mut values, Path::new(&preset.name)).unwrap();
+            assert_eq!(values, preset.content.values, "{}: in the spelling that counts", preset.name);
+        }
+    }
 }

@@ -670,6 +670,7 @@ fn deployment(effective: &Effective, layout: &Layout) -> Result<Map<String, Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::presets::Shelf;
     use crate::config::{Inputs, TargetKeys};
 
     fn targets() -> Vec<TargetKeys> {
@@ -856,6 +857,75 @@ mod tests {
         assert_eq!(Manifest::read(&path).unwrap().images().count(), 3);
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
         assert_eq!(builder.counts(), (2, 2));
+    }
+
+    /// A configuration for a target of the shipped presets.
+    fn elsewhere(context: &Value, build: bool) -> Effective {
+        let text = context.to_string();
+        let targets =
+            vec![TargetKeys(vec!["docker".to_owned(), "local".to_owned()]), TargetKeys(vec!["slurm".to_owned()])];
+        Effective::load(&Inputs { text: Some(&text), targets, build_defaults: build, ..Inputs::default() }).unwrap()
+    }
+
+    fn with_presets(mut effective: Effective) -> Effective {
+        effective.apply_presets(&Shelf::shipped().unwrap(), "slurm", &Value::Null).unwrap();
+        effective.remove("deploy");
+        effective
+    }
+
+    fn through_a_manifest(built: &Value, run: &Value) -> Effective {
+        let document = ManifestBuilder::default().document(&with_presets(elsewhere(built, true))).unwrap();
+        let manifest = manifest(&document);
+        let mut merged = manifest.merged_under(&elsewhere(run, false)).unwrap();
+        manifest.describe_elsewhere(&mut merged).unwrap();
+        with_presets(merged)
+    }
+
+    #[test]
+    fn a_context_given_at_build_at_run_or_at_both_makes_the_same_configuration() {
+        for context in [
+            json!({"slurm": {"nodes": 2}, "gpu_vendor": "NVIDIA", "env_vars": {"A": "1"}, "distributed": {"launcher": "l"}}),
+            json!({"slurm": {}, "gpu_vendor": "NONE", "guest_os": "CENTOS"}),
+            json!({"slurm": {"gpus_per_node": 4, "time": "1:00:00"}, "shared_data": "/s", "monitor": false}),
+        ] {
+            let at_run = with_presets(elsewhere(&context, false));
+            for (built, run) in [(&context, &json!({})), (&context, &context)] {
+                let merged = through_a_manifest(built, run);
+                let mut expected: Vec<(String, Value)> =
+                    at_run.leaves().map(|(path, value, _)| (path.to_string(), value.clone())).collect();
+                // The predecessor does not let this one travel; it is for one node.
+                expected.retain(|(path, _)| *path != "env_vars.MIOPEN_USER_DB_PATH");
+                let mut found: Vec<(String, Value)> =
+                    merged.leaves().map(|(path, value, _)| (path.to_string(), value.clone())).collect();
+                found.retain(|(path, _)| *path != "env_vars.MIOPEN_USER_DB_PATH");
+                assert_eq!(found, expected, "{built} {run}");
+            }
+            let presets = |effective: &Effective| {
+                let preset = effective.preset();
+                ["slurm", "distributed", "env_vars"].map(|key| preset.get(key).cloned())
+            };
+            assert_eq!(presets(&through_a_manifest(&context, &json!({}))), presets(&at_run), "nobody said them");
+        }
+    }
+
+    #[test]
+    fn what_a_preset_gave_at_build_does_not_hold_at_run_against_anybody() {
+        let built = json!({"slurm": {"nodes": 2}});
+        let document = ManifestBuilder::default().document(&with_presets(elsewhere(&built, true))).unwrap();
+        assert_eq!(document["deployment_config"]["slurm"]["time"], json!("24:00:00"), "it can be read there");
+        let run = through_a_manifest(&built, &json!({"slurm": {"time": "1:00:00"}}));
+        assert_eq!(
+            run.get("slurm"),
+            with_presets(elsewhere(&json!({"slurm": {"nodes": 2, "time": "1:00:00"}}), false)).get("slurm")
+        );
+        let smaller = through_a_manifest(&built, &json!({"slurm": {"nodes": 1}}));
+        assert_eq!(smaller.get("slurm.time"), Some(&json!("12:00:00")), "the profile is that of the run");
+        assert_eq!(smaller.get("distributed.nnodes"), Some(&json!(1)));
+        assert_eq!(smaller.get("env_vars.NCCL_IB_DISABLE"), None);
+        assert_eq!(smaller.said().pointer("/slurm/gpus_per_node"), None, "a model's own number still counts");
+        let elsewhere_now = manifest(&document).merged_under(&elsewhere(&json!({"deploy": "local"}), false)).unwrap();
+        assert_eq!(elsewhere_now.get("env_vars.NCCL_DEBUG"), None, "they belong to the other target");
+        assert_eq!(elsewhere_now.get("gpu_vendor"), None, "this machine is looked at");
     }
 
     #[test]
