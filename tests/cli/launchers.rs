@@ -22,14 +22,19 @@ fn one_spelling_is_reported_however_it_was_written() {
 }
 
 #[test]
-fn the_user_s_own_variables_win_over_the_launcher_s_and_the_context_s_over_the_card_s() {
-    let mut playground = Playground::new();
-    let card = json!({"env_vars": {"A": "card", "B": "card", "C": "card $x", "MAD_MULTI_NODE_RUNNER": "mine --x"},
-        "distributed": {"launcher": "torchrun"}});
-    playground.model("m", card, TELL);
-    let context = json!({"env_vars": {"A": "env_vars", "B": "env_vars"}, "docker_env_vars": {"A": "docker_env_vars"}});
-    playground.run(&["--tags", "m", "-c", &context.to_string()]).exits(0);
-    assert_eq!(playground.read("told_output.csv"), "mine --x|docker_env_vars|env_vars|card $x\n");
+fn the_user_s_own_variables_win_over_the_launcher_s_and_env_vars_are_for_jobs_that_are_deployed() {
+    for (launcher, told) in
+        [("torchrun", "mine --x|docker_env_vars||\n"), ("slurm_multi", "mine --x|docker_env_vars|env_vars|card $x\n")]
+    {
+        let mut playground = Playground::new();
+        let card =
+            json!({"env_vars": {"A": "card", "B": "card", "C": "card $x"}, "distributed": {"launcher": launcher}});
+        playground.model("m", card, TELL);
+        let own = json!({"A": "docker_env_vars", "MAD_MULTI_NODE_RUNNER": "mine --x"});
+        let context = json!({"env_vars": {"A": "env_vars", "B": "env_vars"}, "docker_env_vars": own});
+        playground.run(&["--tags", "m", "-c", &context.to_string()]).exits(0);
+        assert_eq!(playground.read("told_output.csv"), told);
+    }
 }
 
 #[test]

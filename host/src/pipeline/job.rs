@@ -84,6 +84,8 @@ pub struct Ingredients<'a> {
     pub profile: &'a str,
     /// What the command line asked for.
     pub options: JobOptions,
+    /// Whether the job is deployed to another place, by its target or by its own script.
+    pub elsewhere: bool,
 }
 
 /// A text member of a card or context; numbers and booleans count as their text.
@@ -184,7 +186,7 @@ pub fn topology(card: &Card, config: &Value, script: &Script, asked: Asked<'_>) 
         job: asked.job.to_owned(),
         config: section.to_string(),
         program: launch::Program { interpreter: script.interpreter.clone(), file: script.file.clone() },
-        env: given(card, config).filter_map(plain).collect(),
+        env: given(card, config, asked.elsewhere).filter_map(plain).collect(),
         extra: Vec::new(),
     }
 }
@@ -201,10 +203,12 @@ fn overlay(below: &mut Value, above: &Value) {
     }
 }
 
-/// Variables that the card and the configuration give a job, in order: a later one of the same name wins.
-fn given<'a>(card: &'a Card, config: &'a Value) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    [card.model.get("env_vars"), config.get("env_vars"), config.get("docker_env_vars")]
-        .into_iter()
+/// Variables that the card and the configuration give a job, in order: a later one of the same name wins. By contract
+/// `env_vars` are for jobs that run `elsewhere`, not for those of this machine.
+fn given<'a>(card: &'a Card, config: &'a Value, elsewhere: bool) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let deployed = [card.model.get("env_vars"), config.get("env_vars")].into_iter().filter(move |_| elsewhere);
+    deployed
+        .chain([config.get("docker_env_vars")])
         .filter_map(|variables| variables?.as_object())
         .flatten()
         // What stands beside the variables of upstream's presets and examples is talk.
@@ -281,10 +285,14 @@ pub fn assemble(ingredients: Ingredients<'_>) -> Job {
 /// How many nodes report an outcome: those that have a role, of which there may be one for the whole job.
 #[must_use]
 pub fn reporting_nodes(job: &Job) -> u32 {
-    match job.topology.roles.as_slice() {
-        [role] if role.name == ROLE_OF_ALL => 1,
-        _ => job.topology.nodes,
-    }
+    let of_all = job.topology.roles.iter().any(|role| role.name == ROLE_OF_ALL);
+    if of_all { 1 } else { job.topology.nodes }
+}
+
+/// Whether the job's own script deploys it.
+#[must_use]
+pub fn deploys_itself(arrangement: &launch::Arrangement) -> bool {
+    arrangement.roles.iter().any(|role| role.name == ROLE_OF_ALL)
 }
 
 /// The workspace in a job's directory.
@@ -303,7 +311,8 @@ fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
 
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
-    let mut names: Vec<&str> = given(ingredients.card, ingredients.config).map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<&str> =
+        given(ingredients.card, ingredients.config, ingredients.elsewhere).map(|(name, _)| name.as_str()).collect();
     let known = passthrough();
     names.extend(
         ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
@@ -349,7 +358,7 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     for name in ingredients.secret_names {
         env.push(EnvVar { name: secret_variable(name), value: EnvValue::Secret(name.clone()) });
     }
-    for (name, value) in given(card, config) {
+    for (name, value) in given(card, config, ingredients.elsewhere) {
         let value = match (SecretReference::read(value), scalar_text(value)) {
             (Some(reference), _) => EnvValue::Secret(reference.name),
             (None, Some(text)) => EnvValue::Text(text),
