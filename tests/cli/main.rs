@@ -17,6 +17,7 @@ mod discover;
 mod ending;
 mod exit_codes;
 mod help;
+mod launchers;
 mod playground;
 mod reports;
 mod results;

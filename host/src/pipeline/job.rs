@@ -22,8 +22,6 @@ const IMPLIED: &str = include_str!("../../../presets/implied.json");
 const MAIN_PORT: u16 = 29500;
 /// Node 0 of several, as the launcher interface lets it be said: targets know it by this name.
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
-/// The maps of variables that jobs get, on every target; a name in the later one wins.
-const VARIABLES: [&str; 2] = ["env_vars", "docker_env_vars"];
 /// The role that runs once for the whole job, in the words of the launcher interface.
 const ROLE_OF_ALL: &str = "batch";
 /// Results that are brought back from the work directory besides the model's own results file.
@@ -90,6 +88,8 @@ pub struct Ingredients<'a> {
     pub profile: &'a str,
     /// What the command line asked for.
     pub options: JobOptions,
+    /// Whether the job is deployed to another place, by its target or by its own script.
+    pub elsewhere: bool,
 }
 
 /// A text member of a card or context; numbers and booleans count as their text.
@@ -191,7 +191,7 @@ pub fn topology(card: &Card, said: &Value, presets: &Value, script: &Script, ask
         job: asked.job.to_owned(),
         config: section.to_string(),
         program: launch::Program { interpreter: script.interpreter.clone(), file: script.file.clone() },
-        env: given(card, said).flatten().filter_map(plain).collect(),
+        env: given(&card.model, said, asked.elsewhere).flatten().filter_map(plain).collect(),
         extra: Vec::new(),
     }
 }
@@ -208,13 +208,11 @@ fn overlay(below: &mut Value, above: &Value) {
     }
 }
 
-/// The maps of variables that the card and whoever made the configuration give a job: a later one wins.
-fn given<'a>(card: &'a Card, said: &'a Value) -> impl Iterator<Item = &'a Map<String, Value>> {
-    [card.model.get("env_vars")]
-        .into_iter()
-        .chain(VARIABLES.iter().map(|key| said.get(key)))
-        .flatten()
-        .filter_map(Value::as_object)
+/// The maps of variables that the card and whoever made the configuration give a job: a later one wins. By contract
+/// `env_vars` are for jobs that run `elsewhere`, not for those of this machine.
+fn given<'a>(model: &'a Value, said: &'a Value, elsewhere: bool) -> impl Iterator<Item = &'a Map<String, Value>> {
+    let deployed = [model.get("env_vars"), said.get("env_vars")].into_iter().filter(move |_| elsewhere);
+    deployed.chain([said.get("docker_env_vars")]).flatten().filter_map(Value::as_object)
 }
 
 /// Puts a job together.
@@ -287,10 +285,14 @@ pub fn assemble(ingredients: Ingredients<'_>) -> Job {
 /// How many nodes report an outcome: those that have a role, of which there may be one for the whole job.
 #[must_use]
 pub fn reporting_nodes(job: &Job) -> u32 {
-    match job.topology.roles.as_slice() {
-        [role] if role.name == ROLE_OF_ALL => 1,
-        _ => job.topology.nodes,
-    }
+    let of_all = job.topology.roles.iter().any(|role| role.name == ROLE_OF_ALL);
+    if of_all { 1 } else { job.topology.nodes }
+}
+
+/// Whether the job's own script deploys it.
+#[must_use]
+pub fn deploys_itself(arrangement: &launch::Arrangement) -> bool {
+    arrangement.roles.iter().any(|role| role.name == ROLE_OF_ALL)
 }
 
 /// The workspace in a job's directory.
@@ -309,8 +311,10 @@ fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
 
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
-    let mut names: Vec<&str> =
-        given(ingredients.card, ingredients.said).flatten().map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<&str> = given(&ingredients.card.model, ingredients.said, ingredients.elsewhere)
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
     let known = passthrough();
     names.extend(
         ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
@@ -322,8 +326,7 @@ fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
 fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     let Ingredients { card, config, said, presets, environment, .. } = ingredients;
     // What only presets say comes first: everything else wins over it.
-    let mut env: Vec<EnvVar> =
-        VARIABLES.iter().filter_map(|key| presets.get(key)?.as_object()).flat_map(variables).collect();
+    let mut env: Vec<EnvVar> = given(&Value::Null, presets, ingredients.elsewhere).flat_map(variables).collect();
     let mut add = |name: &str, value: String| env.push(EnvVar { name: name.to_owned(), value: EnvValue::Text(value) });
 
     add("MAD_MODEL_NAME", card.name.clone());
@@ -358,7 +361,7 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     for name in ingredients.secret_names {
         env.push(EnvVar { name: secret_variable(name), value: EnvValue::Secret(name.clone()) });
     }
-    env.extend(given(card, said).flat_map(variables));
+    env.extend(given(&card.model, said, ingredients.elsewhere).flat_map(variables));
     env
 }
 

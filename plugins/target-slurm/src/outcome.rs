@@ -243,6 +243,21 @@ mod tests {
     }
 
     #[test]
+    fn every_end_within_an_allocation_has_a_cause_and_silence_is_none_that_is_well() {
+        for (status, report, cause) in [
+            (ExitStatus::Exited(0), report(Some(0)), Cause::Exited(0)),
+            (ExitStatus::Exited(9), report(Some(9)), Cause::Exited(9)),
+            (ExitStatus::Exited(0), Report::default(), Cause::Unknown),
+            (ExitStatus::Exited(125), Report::default(), Cause::NeverStarted),
+            (ExitStatus::Signalled(9), report(None), Cause::Signalled(9)),
+            (ExitStatus::TimedOut, report(None), Cause::TimedOut),
+            (ExitStatus::Lost, report(None), Cause::Lost),
+        ] {
+            assert_eq!(within("7", status, &report, true).cause, cause, "{status:?}");
+        }
+    }
+
+    #[test]
     fn a_node_s_file_is_read() {
         let mut report = Report::default();
         report.read("exit=3\nhost=node2\npeer=1\nnew=x\n");

@@ -175,6 +175,7 @@ impl Shared {
             time_limit: self.time_limit(card)?,
             profile: &self.options.profile,
             options,
+            elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
         Ok(Ready { job, lease })
     }
