@@ -10,6 +10,8 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod launchers;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -50,12 +52,18 @@ impl Ground {
     }
 
     fn command(&self, section: &Value) -> Command {
+        self.command_with(&json!({"slurm": section}))
+    }
+
+    fn command_with(&self, context: &Value) -> Command {
         let mut command = Command::new(MADDOCK);
         command
             .args(["run", "--tags", "t", "--target", "slurm", "--model-dir"])
             .arg(self.root.path().join("tree"))
-            .args(["--additional-context", &json!({"slurm": section}).to_string()])
+            .args(["--additional-context", &context.to_string()])
             .current_dir(self.work())
+            // Tests may run inside of an allocation themselves.
+            .env_remove("SLURM_JOB_ID")
             .stdin(Stdio::null());
         command
     }

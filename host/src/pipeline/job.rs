@@ -24,6 +24,8 @@ const MAIN_PORT: u16 = 29500;
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
 /// The maps of variables that jobs get, on every target; a name in the later one wins.
 const VARIABLES: [&str; 2] = ["env_vars", "docker_env_vars"];
+/// The role that runs once for the whole job, in the words of the launcher interface.
+const ROLE_OF_ALL: &str = "batch";
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
@@ -279,6 +281,15 @@ pub fn assemble(ingredients: Ingredients<'_>) -> Job {
         collect,
         config: ingredients.config.to_string(),
         extra: Vec::new(),
+    }
+}
+
+/// How many nodes report an outcome: those that have a role, of which there may be one for the whole job.
+#[must_use]
+pub fn reporting_nodes(job: &Job) -> u32 {
+    match job.topology.roles.as_slice() {
+        [role] if role.name == ROLE_OF_ALL => 1,
+        _ => job.topology.nodes,
     }
 }
 

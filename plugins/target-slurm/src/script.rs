@@ -19,18 +19,24 @@ pub fn batch(job: &Job, section: &Section) -> String {
     let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
     text.push_str(NODES);
     text.push_str(BATCH_SETUP);
-    if !section.modules.is_empty() {
-        text.push_str(MODULES);
-        for module in &section.modules {
-            let _ = writeln!(text, "module load -- {} || exit 125", quote::word(module));
-        }
-    }
+    modules(&mut text, section, "exit 125");
     let _ = writeln!(
         text,
         "\nexec srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --input=none --kill-on-bad-exit=0 --export=ALL \\\n  \
          bash \"$directory/node.sh\""
     );
     text
+}
+
+/// The lines that load the section's modules, and what is done where one cannot be.
+pub(crate) fn modules(text: &mut String, section: &Section, otherwise: &str) {
+    if section.modules.is_empty() {
+        return;
+    }
+    text.push_str(MODULES);
+    for module in &section.modules {
+        let _ = writeln!(text, "module load -- {} || {otherwise}", quote::word(module));
+    }
 }
 
 /// What each node does; the same text for all, which finds its own part by its rank.
@@ -53,7 +59,7 @@ pub fn node(job: &Job) -> String {
 }
 
 /// A pattern of `*` and `?` as a shell's word in which nothing else has a meaning; none for one that leads elsewhere.
-fn glob(pattern: &str) -> Option<String> {
+pub(crate) fn glob(pattern: &str) -> Option<String> {
     let segments: Vec<&str> = pattern.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
     if segments.is_empty() || segments.contains(&"..") || pattern.starts_with('/') || pattern.contains('\0') {
         return None;

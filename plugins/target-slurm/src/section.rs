@@ -6,9 +6,8 @@ use maddock_sdk::types::Error;
 use maddock_sdk::{Result, invalid};
 
 /// Members that upstream reads and this target does not need, each with why.
-const WITHOUT_EFFECT: [(&str, &str); 6] = [
+const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("output_dir", "logs and results are in the run's directory"),
-    ("results_dir", "logs and results are in the run's directory"),
     ("shared_workspace", "every node works in a copy of its own"),
     ("enable_node_check", "nodes are not checked before a job"),
     ("auto_cleanup_nodes", "processes of others are never ended"),
@@ -50,6 +49,8 @@ pub struct Section {
     pub modules: Vec<String>,
     /// The network that collectives use.
     pub network_interface: String,
+    /// Where a script that runs once leaves its results.
+    pub results_dir: String,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -62,7 +63,7 @@ impl Section {
     /// Reads the section of a configuration.
     ///
     /// # Errors
-    /// A member is missing or cannot be.
+    /// A member cannot be.
     pub fn read(config: &str) -> Result<Self> {
         let config: Value = maddock_sdk::serde_json::from_str(config)
             .map_err(|error| invalid(format!("the configuration is not JSON: {error}")))?;
@@ -114,6 +115,7 @@ impl Section {
             mail_type: list("mail_type")?,
             modules: list("modules")?,
             network_interface: text("network_interface")?,
+            results_dir: text("results_dir")?,
             warnings,
         })
     }
