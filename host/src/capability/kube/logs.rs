@@ -164,7 +164,7 @@ impl PodReader {
                 match read {
                     // Its node has thrown it away.
                     Err(error) if !trouble::may_pass(&error) => {
-                        self.gap |= ended != Some(latest);
+                        self.gap |= ended != Some(latest) && settled != Some(latest);
                         Ok(())
                     }
                     read => read,
