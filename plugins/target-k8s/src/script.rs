@@ -156,7 +156,7 @@ maddock_keep() {
 }
 
 # Held as long as this lives, so that the keeper of the results sees an end that leaves no word.
-if command -v flock > /dev/null 2>&1 && exec 9> "$maddock_state/lock" && flock 9; then
+if command -v flock > /dev/null 2>&1 && (: > "$maddock_state/lock") && exec 9> "$maddock_state/lock" && flock 9; then
   : > "$maddock_state/started"
 fi
 mkdir -p -- "$maddock_results" || maddock_say 'there is no place for results'
