@@ -67,6 +67,7 @@ impl Place {
             secrets: SecretStore::default(),
             docker: Connection::default(),
             queue: maddock::capability::Queue::default(),
+            clusters: maddock::capability::Clusters::default(),
             trace: Trace::none(),
             detached: false,
         }))

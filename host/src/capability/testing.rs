@@ -16,8 +16,7 @@ use crate::plugin::{Ceilings, Environment, RunContext, State};
 pub const PLUGIN: &str = "test";
 
 /// Rules that allow [`PLUGIN`] every call on everything.
-pub const ALLOW_EVERYTHING: &str =
-    "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\"]\n";
+pub const ALLOW_EVERYTHING: &str = "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\", \"kube.*\"]\n";
 
 /// What a test may choose; everything else is as in a run.
 #[derive(Debug)]
@@ -66,6 +65,7 @@ impl Setting {
             secrets: self.secrets,
             docker: super::docker::Connection::default(),
             queue: super::Queue::default(),
+            clusters: super::Clusters::default(),
             policy,
             trace: self.trace,
             detached: self.detached,
