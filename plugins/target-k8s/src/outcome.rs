@@ -311,3 +311,7 @@ fn by_nodes(snapshot: &Snapshot, nodes: &[NodeEnding]) -> Option<(Cause, String)
     };
     Some((first.cause, with(&format!("node {} ({}) failed{code}", first.node, first.name), &first.message)))
 }
+
+#[cfg(test)]
+#[path = "outcome_tests.rs"]
+mod tests;

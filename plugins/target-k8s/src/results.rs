@@ -4,7 +4,7 @@
 
 use maddock_sdk::kube::{self, Pod};
 use maddock_sdk::target::CollectedFile;
-use maddock_sdk::types::{Error, ErrorKind};
+use maddock_sdk::types::Error;
 use maddock_sdk::{Result, files};
 
 use crate::Handle;
@@ -58,10 +58,9 @@ pub fn bring(handle: &Handle, pod: &Pod) -> Result<()> {
 }
 
 fn explain(error: &Error) -> String {
-    match error.kind {
-        ErrorKind::Denied => format!("{}; the account needs `create` on `pods/exec`", error.message),
-        _ => error.message.clone(),
-    }
+    let forbidden = error.details.iter().any(|detail| detail.name == "reason" && detail.value == "Forbidden");
+    let needed = if forbidden { "; the account needs `create` on `pods/exec`" } else { "" };
+    format!("{}{needed}", error.message)
 }
 
 /// The files that came from one node.
