@@ -156,14 +156,17 @@ pub fn standing(snapshot: &Snapshot, nodes: u32) -> Standing {
             let all = usize::try_from(nodes).unwrap_or(usize::MAX);
             let counted = |count: usize| if all == 1 { String::new() } else { format!("{count} of {all} pods") };
             if ended >= all {
-                plain(Phase::Finishing, &counted(ended))
+                plain(Phase::Finishing, "bringing results")
             } else if running.saturating_add(ended) >= all {
                 plain(Phase::Running, &places(&pods))
             } else if pods.iter().all(|pod| pod.node_name.is_empty()) {
                 plain(Phase::Queued, "waiting for a node")
             } else {
                 let mounting = warning(snapshot, &["FailedMount", "FailedAttachVolume"]);
-                plain(Phase::Starting, &mounting.map_or_else(|| counted(running), |message| with("volumes", message)))
+                let doing = pods.iter().flat_map(|pod| &pod.containers).find(|container| container.state == "waiting");
+                let doing = doing.map(|container| container.reason.as_str()).filter(|reason| !reason.is_empty());
+                let reason = with(doing.unwrap_or("preparing"), &counted(running));
+                plain(Phase::Starting, &mounting.map_or(reason, |message| with("volumes", message)))
             }
         }
     }

@@ -270,9 +270,6 @@ fn bundle(job: &Job, name: &str, section: &Section, settled: &[String], workspac
     } else {
         RESULTS_WAIT
     });
-    // The short name would do where the cluster's search list is followed; some resolvers do not.
-    let domain = if section.cluster_domain.is_empty() { String::new() } else { format!(".{}", section.cluster_domain) };
-    let main_node = format!("{name}-0.{name}{domain}");
     let (entries, of_node) = script::entries(&job);
     let mut files = workspace;
     // Ours win over what the tree might have at these places.
@@ -282,7 +279,7 @@ fn bundle(job: &Job, name: &str, section: &Section, settled: &[String], workspac
     }
     files.push(File::text("prepare.sh", script::prepare()));
     files.push(File::text("node.sh", script::node(&job, name)));
-    files.push(File::text("roles.sh", script::roles(&job, &of_node, &main_node, settled)));
+    files.push(File::text("roles.sh", script::roles(&job, &of_node, name, &section.cluster_domain, settled)));
     files.push(File::text("keeper.sh", script::keeper(wait)));
     Bundle::pack(files)
 }

@@ -68,11 +68,16 @@ pub fn role(job: &Job, node: u32) -> Option<&NodeRole> {
 /// What differs from pod to pod: the launcher's variables and the entry script. `settled` are names whose values the user
 /// has given.
 #[must_use]
-pub fn roles(job: &Job, of_node: &[usize], main_node: &str, settled: &[String]) -> String {
+pub fn roles(job: &Job, of_node: &[usize], name: &str, domain: &str, settled: &[String]) -> String {
     let mut text = String::from(ROLES_HEAD);
     text.push_str("export JOB_COMPLETION_INDEX=$maddock_rank POD_INDEX=$maddock_rank\n");
     if job.topology.nodes > 1 {
-        let _ = writeln!(text, "export {MAIN_NODE}={}", quote::word(main_node));
+        // Pods search the names of their own namespace, whatever the cluster's domain is.
+        let below = match domain {
+            "" => String::new(),
+            domain => format!(".$MAD_K8S_NAMESPACE.svc.{}", quote::word(domain)),
+        };
+        let _ = writeln!(text, "export {MAIN_NODE}={0}-0.{0}{below}", quote::word(name));
     }
     text.push_str("case $maddock_rank in\n");
     for (node, place) in (0..job.topology.nodes).zip(of_node) {

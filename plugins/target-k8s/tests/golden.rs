@@ -177,6 +177,14 @@ fn placed_on_certain_nodes() {
 }
 
 #[test]
+fn a_domain_of_the_cluster_makes_the_first_pod_s_name_a_full_one() {
+    let work = made(&job(2, json!({"cluster_domain": "lab.example"})));
+    let text = work.objects[0]["data"].to_string();
+    let expected = format!("MADDOCK_MAIN_NODE={0}-0.{0}.$MAD_K8S_NAMESPACE.svc.lab.example", work.name);
+    assert!(text.contains(&expected), "{text}");
+}
+
+#[test]
 fn claims_for_data_and_results() {
     check(
         "claims",
