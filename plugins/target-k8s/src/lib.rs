@@ -43,6 +43,8 @@ pub struct Handle {
     queue_timeout: Option<u64>,
     /// Plain names that have to be there.
     expected: Vec<String>,
+    /// An object that holds the claim with the results, where there is one.
+    collector: Option<String>,
 }
 
 impl Handle {
@@ -162,6 +164,7 @@ impl Guest for Plugin {
             start_timeout: work.start_timeout,
             queue_timeout: work.queue_timeout,
             expected: job.collect.iter().filter(plain).cloned().collect(),
+            collector: work.collector.as_ref().map(ToString::to_string),
         };
         serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))
     }
@@ -197,26 +200,38 @@ impl Guest for Plugin {
         let fact = |name: &str, value: String| Entry { name: name.to_owned(), value };
         collection.facts.push(fact("machine_name", handle.job.clone()));
         let snapshot = handle.look().unwrap_or_default();
+        let pod_of = |index: u32| snapshot.as_ref().and_then(|snapshot| outcome::newest(snapshot, index));
+        let mut outstanding = Vec::new();
         for index in 0..handle.nodes {
-            let pod = snapshot.as_ref().and_then(|snapshot| outcome::newest(snapshot, index));
+            let pod = pod_of(index);
             // Whoever has watched has brought them; nobody may have.
-            if let Some(pod) = pod.filter(|pod| results::wait(pod) && !results::has_come(&handle, pod)) {
+            if let Some(pod) = pod.filter(|pod| results::wait(pod) && !results::has_come(&handle, index, Some(pod))) {
                 let _ = results::bring(&handle, pod);
             }
-            if index == 0
-                && let Some(commit) = pod.and_then(outcome::result).and_then(|result| result.git_commit)
-            {
-                collection.facts.push(fact("git_commit", commit));
+            let began = pod.and_then(outcome::model).is_none_or(|model| !model.started.is_empty());
+            if began && !results::has_come(&handle, index, pod) {
+                outstanding.push(index);
             }
-            if let Some(digest) = pod.and_then(outcome::model).map(|model| model.image_digest.clone())
-                && index == 0
-                && !digest.is_empty()
-            {
-                collection.facts.push(fact("image_digest", digest));
-            }
+        }
+        if !outstanding.is_empty()
+            && let Err(error) = results::bring_from_claim(&handle, &outstanding)
+        {
+            collection.missing.push(format!("what is on the claim could not be brought: {}", error.message));
+        }
+        let first = pod_of(0);
+        if let Some(commit) = first.and_then(outcome::result).and_then(|result| result.git_commit) {
+            collection.facts.push(fact("git_commit", commit));
+        }
+        if let Some(digest) = first.and_then(outcome::model).map(|model| model.image_digest.clone())
+            && !digest.is_empty()
+        {
+            collection.facts.push(fact("image_digest", digest));
+        }
+        for index in 0..handle.nodes {
             collection.files.extend(results::brought(&handle, index)?);
-            let began = pod.and_then(outcome::model).is_some_and(|model| !model.started.is_empty());
-            if let Some(problem) = results::problem(&handle, index).filter(|_| began) {
+            if !results::has_come(&handle, index, None)
+                && let Some(problem) = results::problem(&handle, index)
+            {
                 collection.missing.push(format!("the files of node {index} could not be brought: {problem}"));
             }
         }

@@ -109,7 +109,48 @@ impl Shape<'_> {
         json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": self.metadata(self.name), "spec": spec})
     }
 
-    fn pod(&self) -> Value {
+    /// The claim that holds results: one that is named, or is made.
+    #[must_use]
+    pub fn results_claim(&self) -> Option<String> {
+        let named = Some(self.section.results_claim.clone()).filter(|name| !name.is_empty());
+        named.or_else(|| self.section.results_storage(self.nodes).map(|_| format!("{}-results", self.name)))
+    }
+
+    /// The claim for results, where one is to be made.
+    #[must_use]
+    pub fn claim(&self) -> Option<Value> {
+        let (class, size) = self.section.results_storage(self.nodes)?;
+        let mode = if self.nodes > 1 { "ReadWriteMany" } else { "ReadWriteOnce" };
+        let mut metadata = self.metadata(&self.results_claim()?);
+        if let Some(labels) = metadata.get_mut("labels") {
+            put(labels, "madengine-pvc", json!("true"));
+        }
+        let mut spec = json!({"accessModes": [mode], "resources": {"requests": {"storage": size}}});
+        if !class.is_empty() {
+            put(&mut spec, "storageClassName", json!(class));
+        }
+        Some(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}))
+    }
+
+    /// A Job that does nothing but hold the claim, so that results can be fetched which nobody fetched from their pods.
+    #[must_use]
+    pub fn collector(&self) -> Option<Value> {
+        let claim = self.results_claim()?;
+        let mut container = self.container(KEEPER, "", &small_resources(), vec![mount("results", RESULTS, false)]);
+        put(&mut container, "command", json!(["sleep", COLLECTING.to_string()]));
+        put(&mut container, "workingDir", json!("/"));
+        let mut pod = self.surroundings();
+        put(&mut pod, "terminationGracePeriodSeconds", json!(1));
+        put(&mut pod, "volumes", json!([{"name": "results", "persistentVolumeClaim": {"claimName": claim}}]));
+        put(&mut pod, "containers", json!([container]));
+        let template = json!({"metadata": {"labels": self.labels()}, "spec": pod});
+        let spec = json!({"backoffLimit": 0, "activeDeadlineSeconds": COLLECTING, "template": template});
+        let metadata = self.metadata(&collector_name(self.name));
+        Some(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}))
+    }
+
+    /// What every pod of a job has in common.
+    fn surroundings(&self) -> Value {
         let section = self.section;
         let mut pod = json!({
             "restartPolicy": "Never",
@@ -118,12 +159,6 @@ impl Shape<'_> {
             // A model has no business with the cluster, unless it is given an account for that.
             "automountServiceAccountToken": !section.service_account.is_empty(),
         });
-        if self.nodes > 1 {
-            put(&mut pod, "subdomain", json!(self.name));
-        }
-        if section.host_ipc && !self.restricted {
-            put(&mut pod, "hostIPC", json!(true));
-        }
         if !section.service_account.is_empty() {
             put(&mut pod, "serviceAccountName", json!(section.service_account));
         }
@@ -149,6 +184,18 @@ impl Shape<'_> {
             put(&mut pod, "securityContext", context);
         } else if let Some(user) = section.run_as_user {
             put(&mut pod, "securityContext", json!({"runAsUser": user, "runAsGroup": user, "fsGroup": user}));
+        }
+        pod
+    }
+
+    fn pod(&self) -> Value {
+        let section = self.section;
+        let mut pod = self.surroundings();
+        if self.nodes > 1 {
+            put(&mut pod, "subdomain", json!(self.name));
+        }
+        if section.host_ipc && !self.restricted {
+            put(&mut pod, "hostIPC", json!(true));
         }
         put(&mut pod, "volumes", Value::Array(self.volumes()));
         let given = mount("given", GIVEN, true);
@@ -218,10 +265,9 @@ impl Shape<'_> {
 
     fn volumes(&self) -> Vec<Value> {
         let section = self.section;
-        let results = if section.results_claim.is_empty() {
-            json!({"name": "results", "emptyDir": {}})
-        } else {
-            json!({"name": "results", "persistentVolumeClaim": {"claimName": section.results_claim}})
+        let results = match self.results_claim() {
+            None => json!({"name": "results", "emptyDir": {}}),
+            Some(claim) => json!({"name": "results", "persistentVolumeClaim": {"claimName": claim}}),
         };
         let mut volumes = vec![
             json!({"name": "given", "projected": self.bundle.volume(self.name)}),
@@ -289,6 +335,15 @@ impl Shape<'_> {
 const DEFAULT_USER: u64 = 1000;
 /// Shared memory of a pod, by contract.
 const DEFAULT_SHM: &str = "16Gi";
+
+/// Seconds that a claim is held for fetching what is on it.
+const COLLECTING: u32 = 300;
+
+/// The Job that holds a job's claim.
+#[must_use]
+pub fn collector_name(job: &str) -> String {
+    format!("{job}-collect")
+}
 
 /// The secret object with a job's variables.
 #[must_use]

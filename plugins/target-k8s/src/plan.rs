@@ -45,6 +45,8 @@ pub struct Work {
     pub secrets: Vec<(String, SecretContent)>,
     /// The others, in the order in which they are made.
     pub objects: Vec<Value>,
+    /// What holds the claim with the results, where there is one, if they have to be fetched later.
+    pub collector: Option<Value>,
     /// The image's name.
     pub image: String,
     /// What a device is called on the nodes, and how many a pod has.
@@ -156,7 +158,8 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
         deadline: deadline(job, &section),
         bundle: &bundle,
     };
-    let mut made = bundle.objects(&name, &|name| shape.metadata(name));
+    let mut made: Vec<Value> = shape.claim().into_iter().collect();
+    made.extend(bundle.objects(&name, &|name| shape.metadata(name)));
     if nodes > 1 {
         made.push(shape.service());
     }
@@ -164,6 +167,7 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
     Ok(Work {
         connection: connection(&section, surroundings.home.as_deref())?,
         secrets,
+        collector: shape.collector(),
         objects: made,
         gpus: (section.gpu_resource.clone(), job.topology.gpus_per_node),
         start_timeout: section.start_timeout.unwrap_or(START_TIMEOUT),
@@ -265,10 +269,11 @@ fn secret_variables(
 
 fn bundle(job: &Job, name: &str, section: &Section, settled: &[String], workspace: Vec<File>) -> Result<Bundle> {
     let job = without_keep_alive(job);
-    let wait = section.results_wait.unwrap_or(if job.options.has(JobOptions::DETACH) {
-        RESULTS_WAIT_DETACHED
-    } else {
-        RESULTS_WAIT
+    let on_claim = !section.results_claim.is_empty() || section.results_storage(job.topology.nodes).is_some();
+    let wait = section.results_wait.unwrap_or(match (job.options.has(JobOptions::DETACH), on_claim) {
+        (true, true) => 0,
+        (true, false) => RESULTS_WAIT_DETACHED,
+        (false, _) => RESULTS_WAIT,
     });
     let (entries, of_node) = script::entries(&job);
     let mut files = workspace;
@@ -345,6 +350,16 @@ impl Work {
                 media_type: "application/yaml".to_owned(),
                 content: serde_yaml_ng::to_string(object)
                     .map_err(|error| failed(format!("the {kind} cannot be written as YAML: {error}")))?,
+            });
+        }
+        if let Some(collector) = &self.collector {
+            let mut asked = place;
+            asked.push(scope("kind", member(collector, "/kind")));
+            asked.push(scope("image", &self.image));
+            steps.push(Step {
+                summary: "hold the claim with the results, if they have to be fetched from it".to_owned(),
+                call: "kube.create".to_owned(),
+                scope: asked,
             });
         }
         Ok(WorkPlan { steps, artefacts, warnings: self.warnings.clone(), extra: Vec::new() })

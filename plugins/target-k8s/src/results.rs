@@ -5,13 +5,16 @@
 use maddock_sdk::kube::{self, Pod};
 use maddock_sdk::target::CollectedFile;
 use maddock_sdk::types::Error;
-use maddock_sdk::{Result, files};
+use maddock_sdk::{Result, failed, files};
 
 use crate::Handle;
-use crate::objects::KEEPER;
+use crate::objects::{self, KEEPER};
 use crate::outcome;
 use crate::script;
 
+/// Waits for the pod that holds a claim, and how long each is.
+const HELD_WAITS: u32 = 60;
+const HELD_WAIT_MS: u32 = 1000;
 /// A note of ours is a line.
 const NOTE_LIMIT: u64 = 64 << 10;
 
@@ -57,6 +60,47 @@ pub fn bring(handle: &Handle, pod: &Pod) -> Result<()> {
     told.map(|_| ()).map_err(|error| error.during("letting the pod go"))
 }
 
+/// Brings what nobody fetched from these nodes' pods, from the claim that it lies on.
+///
+/// # Errors
+/// The claim cannot be held, or not be read.
+pub fn bring_from_claim(handle: &Handle, nodes: &[u32]) -> Result<()> {
+    let Some(collector) = &handle.collector else { return Ok(()) };
+    let connection = handle.connection();
+    let held = kube::create(&connection, std::slice::from_ref(collector))?;
+    let brought = held_pod(handle).and_then(|pod| {
+        for &index in nodes {
+            let source = script::results_directory(&handle.job, index);
+            let destination = format!("{}/claim", directory(handle, index));
+            kube::copy_out(&connection, &pod, KEEPER, &source, &destination)?;
+            write_note(handle, index, "pod", "claim")?;
+        }
+        Ok(())
+    });
+    for object in &held {
+        kube::delete(&connection, object)?;
+    }
+    brought
+}
+
+/// The pod that holds the claim, once it runs.
+fn held_pod(handle: &Handle) -> Result<String> {
+    let name = objects::collector_name(&handle.job);
+    let mut seen = 0;
+    for _ in 0..HELD_WAITS {
+        let Some(news) = kube::next_change(&handle.connection(), &name, seen, HELD_WAIT_MS)? else { continue };
+        seen = news.change;
+        let runs = |pod: &&Pod| pod.containers.iter().any(|container| container.state == "running") && !pod.deleted;
+        if let Some(pod) = news.pods.iter().find(runs) {
+            return Ok(pod.name.clone());
+        }
+        if outcome::is_over(&news) {
+            break;
+        }
+    }
+    Err(failed(format!("the pod of Job {name}, which holds the claim with the results, did not begin")))
+}
+
 fn explain(error: &Error) -> String {
     let forbidden = error.details.iter().any(|detail| detail.name == "reason" && detail.value == "Forbidden");
     let needed = if forbidden { "; the account needs `create` on `pods/exec`" } else { "" };
@@ -76,10 +120,11 @@ pub fn brought(handle: &Handle, index: u32) -> Result<Vec<CollectedFile>> {
     Ok(found)
 }
 
-/// Whether anything came from it.
+/// Whether anything came from a node: of this pod of it, where one is named.
 #[must_use]
-pub fn has_come(handle: &Handle, pod: &Pod) -> bool {
-    note(handle, pod.index, "pod").is_some_and(|name| name.trim() == pod.name)
+pub fn has_come(handle: &Handle, index: u32, pod: Option<&Pod>) -> bool {
+    note(handle, index, "pod")
+        .is_some_and(|name| pod.is_none_or(|pod| matches!(name.trim(), known if known == pod.name || known == "claim")))
 }
 
 /// Why nothing came from a node, where that is known.

@@ -18,6 +18,17 @@ const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("nodes", "the number of pods is `distributed.nnodes`"),
 ];
 
+/// Members that name a storage class for results.
+const CLASSES: [&str; 5] = [
+    "multi_node_results_storage_class",
+    "single_node_results_storage_class",
+    "nfs_storage_class",
+    "local_path_storage_class",
+    "storage_class",
+];
+/// The size of a claim for results, by contract.
+const RESULTS_SIZE: &str = "10Gi";
+
 /// When an image is fetched.
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
@@ -91,6 +102,10 @@ pub struct Section {
     pub data_claim: String,
     /// A claim for results, at `/results`.
     pub results_claim: String,
+    /// Size of a claim for results that is to be made.
+    pub results_size: Option<Quantity>,
+    /// Storage classes for that, by the members that name them.
+    classes: BTreeMap<&'static str, String>,
     /// Seconds that a pod's results wait for being fetched.
     pub results_wait: Option<u64>,
     /// Seconds that an image or a container's configuration may be wrong.
@@ -282,6 +297,8 @@ impl Section {
             runtime_secret,
             data_claim: reader.name("data_pvc")?,
             results_claim: reader.name("results_pvc")?,
+            results_size: reader.quantity("results_storage_size")?,
+            classes: CLASSES.iter().map(|key| Ok((*key, reader.name(key)?))).collect::<Result<_>>()?,
             results_wait: reader.count("results_wait")?,
             start_timeout: reader.count("start_timeout")?,
             queue_timeout: reader.count("queue_timeout")?,
@@ -289,6 +306,21 @@ impl Section {
             run_as_user: reader.count("run_as_user")?,
             warnings,
         })
+    }
+
+    /// The storage class and the size of the claim for results that is to be made; none where none is asked for, or one is
+    /// named. An empty class is the cluster's default.
+    #[must_use]
+    pub fn results_storage(&self, nodes: u32) -> Option<(&str, &str)> {
+        let keys = if nodes > 1 {
+            ["multi_node_results_storage_class", "nfs_storage_class", "storage_class"]
+        } else {
+            ["single_node_results_storage_class", "local_path_storage_class", "storage_class"]
+        };
+        let class = keys.iter().filter_map(|key| self.classes.get(key)).find(|class| !class.is_empty());
+        let asked = class.is_some() || self.results_size.is_some();
+        let size = self.results_size.as_ref().map_or(RESULTS_SIZE, Quantity::text);
+        (asked && self.results_claim.is_empty()).then(|| (class.map_or("", String::as_str), size))
     }
 
     /// Processors and memory: limits that are not set, or are below what is asked for, are raised to that.
@@ -420,6 +452,19 @@ mod tests {
     fn members_without_effect_are_told() {
         let section = read(json!({"output_dir": "./x", "recreate_shared_data_pvc": true})).unwrap();
         assert_eq!(section.warnings.len(), 2, "{:?}", section.warnings);
+    }
+
+    #[test]
+    fn a_claim_for_results_is_made_only_where_one_is_asked_for() {
+        let storage = |section: Value, nodes: u32| {
+            read(section).unwrap().results_storage(nodes).map(|(class, size)| (class.to_owned(), size.to_owned()))
+        };
+        let owned = |class: &str, size: &str| Some((class.to_owned(), size.to_owned()));
+        assert_eq!(storage(json!({}), 1), None);
+        assert_eq!(storage(json!({"results_storage_size": "5Gi"}), 1), owned("", "5Gi"));
+        assert_eq!(storage(json!({"storage_class": "a", "nfs_storage_class": "b"}), 2), owned("b", "10Gi"));
+        assert_eq!(storage(json!({"storage_class": "a", "nfs_storage_class": "b"}), 1), owned("a", "10Gi"));
+        assert_eq!(storage(json!({"storage_class": "a", "results_pvc": "mine"}), 1), None);
     }
 
     #[test]

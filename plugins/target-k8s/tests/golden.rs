@@ -16,7 +16,7 @@ use std::path::Path;
 
 use common::{HOSTILE, job, surroundings, variable};
 use k8s_openapi::api::batch::v1::Job as TypedJob;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
 use maddock_sdk::kube::SecretContent;
 use maddock_sdk::target::{Job, JobOptions};
 use maddock_sdk::types::ErrorKind;
@@ -34,6 +34,9 @@ fn typed(object: &Value) -> Value {
     match object["kind"].as_str().unwrap() {
         "Job" => through(serde_json::from_value::<TypedJob>(object).and_then(serde_json::to_value)),
         "Service" => through(serde_json::from_value::<Service>(object).and_then(serde_json::to_value)),
+        "PersistentVolumeClaim" => {
+            through(serde_json::from_value::<PersistentVolumeClaim>(object).and_then(serde_json::to_value))
+        }
         "ConfigMap" => through(serde_json::from_value::<ConfigMap>(object).and_then(serde_json::to_value)),
         other => panic!("what is a {other}?"),
     }
@@ -42,7 +45,7 @@ fn typed(object: &Value) -> Value {
 /// Texts of a plan. The contents of the files stand there once, in `one-pod`; elsewhere their names do.
 fn texts(job: &Job, with_files: bool) -> String {
     let work = made(job);
-    for object in &work.objects {
+    for object in work.objects.iter().chain(&work.collector) {
         assert_eq!(&typed(object), object, "the cluster would drop a part of this");
     }
     let mut all = String::new();
@@ -57,6 +60,12 @@ fn texts(job: &Job, with_files: bool) -> String {
             }
         }
         all.push_str(&format!("===== {}\n{}", artefact.name, serde_yaml_ng::to_string(&shown).unwrap()));
+    }
+    if let Some(collector) = &work.collector {
+        all.push_str(&format!(
+            "===== if results have to be fetched later\n{}",
+            serde_yaml_ng::to_string(collector).unwrap()
+        ));
     }
     for (name, content) in &work.secrets {
         let content = match content {
@@ -174,6 +183,11 @@ fn placed_on_certain_nodes() {
         {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
     ], "service_account": "trainer", "namespace": "team-a", "context": "lab", "kubeconfig": "~/lab.config"});
     check("placed", &job(1, section));
+}
+
+#[test]
+fn a_claim_that_is_made_for_results() {
+    check("own-claim", &job(2, json!({"results_storage_size": "20Gi", "nfs_storage_class": "nfs"})));
 }
 
 #[test]
