@@ -68,7 +68,7 @@ impl Place {
             docker: Connection::default(),
             queue: maddock::capability::Queue::default(),
             trace: Trace::none(),
-            detached: false,
+            lifelines: Default::default(),
         }))
     }
 

@@ -8,6 +8,7 @@ pub mod events;
 pub mod facts;
 pub mod files;
 pub mod gate;
+pub mod mark;
 pub mod policy;
 pub mod probe;
 pub mod process;
