@@ -12,6 +12,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod detached;
 mod discover;
 mod ending;
 mod exit_codes;
