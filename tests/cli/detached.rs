@@ -160,8 +160,7 @@ fn two_that_attach_at_once_record_one_row() {
     let waits = Waits::new();
     let (id, _) = waits.detach(&[]);
     waits.kill_attendant(&id);
-    let both: Vec<Started> =
-        (0..2).map(|_| Started::new(waits.playground.command().args(["attach", &id]))).collect();
+    let both: Vec<Started> = (0..2).map(|_| Started::new(waits.playground.command().args(["attach", &id]))).collect();
     until("somebody attends", || waits.status(&id)["state"] == "attended");
     waits.go();
     for one in both {
@@ -233,11 +232,12 @@ fn one_job_is_cancelled_and_the_others_go_on() {
 fn ctrl_c_on_an_attached_run_detaches_where_that_was_asked_for() {
     let mut waits = Waits::new();
     waits.playground.model("next", json!({}), "echo 'performance: 1 x'");
-    let run = Started::new(
-        waits.playground.run_command().args(["--tags", "every", "--on-interrupt", "detach"]),
-    );
+    let run = Started::new(waits.playground.run_command().args(["--tags", "every", "--on-interrupt", "detach"]));
     let pid = line_of(&waits.begun);
-    until("the handle", || waits.playground.only_run().join("resume/0-m.json").exists() && waits.status("last")["jobs"][0]["state"] == "running");
+    until("the handle", || {
+        waits.playground.only_run().join("resume/0-m.json").exists()
+            && waits.status("last")["jobs"][0]["state"] == "running"
+    });
     run.signal(Signal::INT);
     let answer = run.ended().exits(130).says(&["maddock attach", "next was never launched"]);
     let id = answer.stdout.trim().to_owned();
