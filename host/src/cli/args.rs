@@ -214,8 +214,8 @@ pub struct Run {
     /// Print the run's id as soon as its jobs are launched, and let them go on
     #[arg(long, conflicts_with = "live_output")]
     pub detach: bool,
-    /// What Ctrl-C does to launched jobs
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
+    /// What Ctrl-C does to launched jobs: `cancel` ends them, `detach` lets them go on
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t, hide_possible_values = true)]
     pub on_interrupt: OnInterrupt,
     /// Leave each job's container up afterwards
     #[arg(long)]

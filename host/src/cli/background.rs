@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
+use serde_json::{Map, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +26,9 @@ use super::args::Format;
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::invocation::{Invocation, Talk};
+use super::outcome::{self, Done};
 use super::setup::Setup;
-use super::{earlier, outcome, run, signals};
+use super::{earlier, run, signals};
 use crate::pipeline::keeper::Manner;
 use crate::pipeline::resume::RunRecord;
 use crate::pipeline::run::{Progress, Work};
@@ -85,16 +86,11 @@ pub async fn hand_over(invocation: &mut Invocation, order: &Order, stop: &Cancel
     let id = &order.record.run;
     match said {
         Some(Said::Ended(code)) => {
-            let format = if order.json { Format::Json } else { Format::Text };
-            let seen = earlier::Earlier::open(invocation.directory.as_ref().clone())?;
-            let jobs = seen.jobs().jobs;
-            outcome::print_results(
-                &jobs,
-                format,
-                &outcome::summary(&jobs, order.record.first_row, order.record.first_row),
-            );
-            if format == Format::Text {
-                println!("run {id}: {}", directory.display());
+            // One that ended before it had jobs has said why.
+            if let Ok(seen) = earlier::Earlier::open(invocation.directory.as_ref().clone()) {
+                let format = if order.json { Format::Json } else { Format::Text };
+                let jobs = seen.jobs().jobs;
+                outcome::conclude(invocation, &seen.record, &jobs, Done::Ended, format, Map::new())?;
             }
             Ok(Exit::of_code(code))
         }
@@ -207,14 +203,24 @@ async fn attended(order: Order, directory: &Path, socket: &UnixStream) -> Outcom
     if attendance::is_cancel_asked(invocation.directory.path(), None) {
         stop.cancel();
     }
-    let target = earlier::target(&invocation, record)?;
+    let outcome = launched(&invocation, order, stop, socket).await;
+    if let Err(failure) = &outcome {
+        let members = Map::from_iter([("error".to_owned(), json!(failure.message))]);
+        invocation.record("run", "failed", members);
+    }
+    outcome
+}
+
+/// Runs the jobs, and says when all that can run do.
+async fn launched(invocation: &Invocation, order: Order, stop: CancellationToken, socket: &UnixStream) -> Outcome {
+    let target = earlier::target(invocation, &order.record)?;
     let progress: Arc<Progress> = Arc::default();
-    let launched = progress.clone();
     let mut answer = socket.try_clone().map_err(cannot("answer"))?;
+    let settling = progress.clone();
     tokio::spawn(async move {
-        launched.settled().await;
+        settling.settled().await;
         let _ = writeln!(answer, "launched");
     });
     let manner = Manner { detached: true, watches: true, leaves: true, patient: false };
-    run::attend(&invocation, order, &target, run::Attending { manner, stop, progress, members: Map::new() }).await
+    run::attend(invocation, order, &target, run::Attending { manner, stop, progress, members: Map::new() }).await
 }

@@ -72,7 +72,11 @@ impl Invocation {
         let scratch = if dry_run { Some(tempfile::tempdir().map_err(|error| cannot(&error))?) } else { None };
         let place = scratch.as_ref().map_or(setup.output.as_path(), |scratch| scratch.path());
         let directory = RunDirectory::create(place, jiff::Timestamp::now(), random).map_err(|error| cannot(&error))?;
-        let attendance = match Attendance::take(directory.path(), "run").map_err(|error| cannot(&error))? {
+        let taken = Attendance::take(directory.path(), "run").map_err(|error| {
+            Failure::new(Exit::Failure, format!("cannot lock the run's directory: {error}"))
+                .hint("runs are kept in `.maddock/runs` of the working directory, whose file system must know locks")
+        })?;
+        let attendance = match taken {
             Attended::Here(attendance) => Some(attendance),
             // A lock in a directory that was made just now is nobody else's, but for a file system that says so.
             Attended::Elsewhere(_) => None,
