@@ -91,7 +91,7 @@ pub fn say_left(run: &RunRecord, left: &[JobName], unlaunched: &[JobName], forma
         1 => "1 job goes on".to_owned(),
         several => format!("{several} jobs go on"),
     };
-    eprintln!("{count}; `maddock attach {id}` follows, `maddock status {id}` asks, `maddock cancel {id}` ends");
+    eprintln!("{count}; follow by `maddock attach {id}`");
 }
 
 /// What the summary file and `run.json` say.

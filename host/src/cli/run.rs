@@ -231,7 +231,7 @@ async fn phases(
     };
     // On this machine jobs share devices and wait for each other, so somebody has to stay.
     if arguments.detach && target.has("local") {
-        invocation.record("run", "running", members);
+        invocation.record("run", "detached", members);
         return background::hand_over(invocation, &order, &stop).await;
     }
     let manner = Manner {
