@@ -13,6 +13,7 @@
 )]
 
 mod configuration;
+mod detached;
 mod discover;
 mod ending;
 mod exit_codes;

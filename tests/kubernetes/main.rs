@@ -104,8 +104,8 @@ impl Ground {
     }
 
     fn log(&self) -> String {
-        let logs = std::fs::read_dir(self.work()).unwrap().map(|entry| entry.unwrap().path());
-        let log = logs.filter(|path| path.to_string_lossy().ends_with(".run.live.log")).next().unwrap();
+        let mut logs = std::fs::read_dir(self.work()).unwrap().map(|entry| entry.unwrap().path());
+        let log = logs.find(|path| path.to_string_lossy().ends_with(".run.live.log")).unwrap();
         std::fs::read_to_string(log).unwrap()
     }
 

@@ -69,7 +69,7 @@ impl Place {
             queue: maddock::capability::Queue::default(),
             clusters: maddock::capability::Clusters::default(),
             trace: Trace::none(),
-            detached: false,
+            lifelines: Default::default(),
         }))
     }
 

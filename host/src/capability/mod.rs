@@ -9,6 +9,7 @@ pub mod facts;
 pub mod files;
 pub mod gate;
 pub mod kube;
+pub mod mark;
 pub mod policy;
 pub mod probe;
 pub mod process;

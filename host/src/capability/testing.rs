@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::gate::Identity;
 use super::policy::{Policy, Roots};
+use super::process::Lifelines;
 use super::secrets::SecretStore;
 use super::trace::Trace;
 use crate::plugin::{Ceilings, Environment, RunContext, State};
@@ -68,7 +69,7 @@ impl Setting {
             clusters: super::Clusters::default(),
             policy,
             trace: self.trace,
-            detached: self.detached,
+            lifelines: if self.detached { Lifelines::let_go_at_once() } else { Lifelines::default() },
         };
         let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
         let (events, _) = mpsc::channel(1);

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{self, Build, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
-use super::invocation::{self, Invocation};
+use super::invocation::{self, Invocation, Talk};
 use super::setup::Setup;
 use super::{signals, style, table};
 use crate::capability::events::printable;
@@ -86,7 +86,11 @@ pub async fn run(arguments: Build) -> Outcome {
         return Err(Failure::new(Exit::Failure, "No models discovered: no tags were given")
             .hint("`maddock discover` lists the models; `--tags all` selects every one"));
     }
-    let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
+    let invocation = Invocation::new(
+        setup,
+        arguments.dry_run,
+        Talk { live_output: arguments.live_output, verbose: arguments.common.verbose },
+    )?;
     let stop = signals::stop_token()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
     let outcome = selected(&invocation, &arguments, &tags, &stop).await;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::args::{self, Common, ConfigAction, ConfigShow, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
-use super::invocation::{self, Invocation};
+use super::invocation::{self, Invocation, Talk};
 use super::setup::Setup;
 use super::{run, style, table};
 use crate::capability::events::printable;
@@ -35,7 +35,7 @@ async fn show(arguments: ConfigShow) -> Outcome {
     if let (None, Some(tree)) = (&arguments.common.model_dir, manifest.as_ref().and_then(Manifest::tree)) {
         setup.tree = tree.canonicalize().unwrap_or(setup.tree);
     }
-    let invocation = Invocation::new(setup, true, false, arguments.common.verbose)?;
+    let invocation = Invocation::new(setup, true, Talk { live_output: false, verbose: arguments.common.verbose })?;
     let mut effective = invocation.configuration(&arguments.context, arguments.target.as_deref(), false)?;
     if let Some(manifest) = &manifest {
         effective = run::merged(manifest, &effective)?;

@@ -6,23 +6,26 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{self, Format, Run};
-use super::build;
+use super::args::{self, Format, OnInterrupt, Run};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
-use super::invocation::{self, Invocation};
+use super::invocation::{self, Invocation, Talk};
+use super::outcome::{self, Done};
 use super::setup::Setup;
-use super::{performance, render, signals, style, table};
+use super::{background, build};
+use super::{performance, signals, style};
 use crate::config::{Effective, Origin};
 use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
 use crate::pipeline::event::{Gravity, Stream};
 use crate::pipeline::image::Image;
+use crate::pipeline::keeper::Manner;
 use crate::pipeline::manifest::{Manifest, ManifestImage, MergeError};
-use crate::pipeline::run::{self, Chosen, JobReport, Place, RunOptions, RunReport, TimeLimit, Work};
+use crate::pipeline::recorded::Recorded;
+use crate::pipeline::resume::{self, Records, RunRecord, TargetRecord};
+use crate::pipeline::run::{self, Chosen, Place, Progress, RunOptions, RunReport, TimeLimit, Work};
 use crate::pipeline::stage;
 use crate::plugin::manifest::Kind;
-use crate::results::verdict::Verdict;
 
 /// The target where nothing names one.
 pub(super) const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
@@ -48,10 +51,14 @@ pub async fn run(arguments: Run) -> Outcome {
         // Results that cannot be written are better known before hours of work.
         writable(&setup.results)?;
     }
-    let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
+    let mut invocation = Invocation::new(
+        setup,
+        arguments.dry_run,
+        Talk { live_output: arguments.live_output, verbose: arguments.common.verbose },
+    )?;
     let stop = signals::stop_token()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
-    let outcome = phases(&invocation, &arguments, manifest, &tags, time_limit, stop).await;
+    let outcome = phases(&mut invocation, &arguments, manifest, &tags, time_limit, stop).await;
     if let Err(failure) = &outcome {
         let mut members = Map::new();
         members.insert("error".to_owned(), json!(failure.message));
@@ -116,14 +123,14 @@ fn writable(directory: &Path) -> Result<(), Failure> {
 }
 
 async fn phases(
-    invocation: &Invocation,
+    invocation: &mut Invocation,
     arguments: &Run,
     manifest: Option<Manifest>,
     tags: &[String],
     time_limit: TimeLimit,
     stop: CancellationToken,
 ) -> Outcome {
-    let events = &invocation.events;
+    let events = invocation.events.clone();
     let mut effective = invocation.configuration(&arguments.context, arguments.target.as_deref(), false)?;
     let idle = [
         (arguments.data_config.is_some(), "--data-config"),
@@ -140,12 +147,14 @@ async fn phases(
         Some(manifest) => {
             effective = merged(&manifest, &effective)?;
             let target = choose(invocation, &effective).await?;
+            check_leaving(arguments, &target)?;
             let works = from_manifest(&manifest);
             settle(invocation, &mut effective, &target, Some(&manifest), &cards_of(&works))?;
             (target, works)
         }
         None => {
             let target = choose(invocation, &effective).await?;
+            check_leaving(arguments, &target)?;
             let image = effective.text("MAD_CONTAINER_IMAGE").map(str::to_owned);
             let unknown = if image.is_some() { Exit::Run } else { Exit::Build };
             let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
@@ -166,7 +175,7 @@ async fn phases(
                     if arguments.dry_run {
                         planned.print(arguments.common.format);
                         print_plans(&plans, arguments.common.format);
-                        return Ok(exit_code(&plans, false));
+                        return Ok(planned_exit(&plans));
                     }
                     let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
                     let request =
@@ -194,36 +203,122 @@ async fn phases(
         // What is handed to a queue fails hours later, or not at all.
         check(invocation, &effective, &target, works.clone(), &options, &stop).await?;
     }
-    let place = place(invocation, &effective, events.clone(), &stop);
     if works.is_empty() {
         events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
     }
-    invocation.record("run", "running", description(&effective, &target, &works));
-    let first_row = performance::row_count(&options.output);
-    let report = run::run(&place, &target, works.clone(), &options).await.map_err(|error| of_run(&error))?;
+    let members = description(&effective, &target, &works);
     if arguments.dry_run {
+        let place = place(invocation, &effective, events, &stop);
+        let report = run::run(&place, &target, works, &options).await.map_err(|error| of_run(&error))?;
         print_plans(&report, arguments.common.format);
-        return Ok(exit_code(&report, false));
+        return Ok(planned_exit(&report));
     }
-    let summary = summary(&report, first_row, performance::row_count(&options.output));
-    let mut members = description(&effective, &target, &works);
-    members.insert("summary".to_owned(), summary.clone());
-    invocation.record("run", if report.interrupted { "interrupted" } else { "ended" }, members);
-    print_results(&report, arguments.common.format, &summary);
-    if arguments.common.format == Format::Text {
-        performance::print(&options.output, first_row);
-        println!("run {}: {}", invocation.directory.id().as_str(), invocation.directory.path().display());
+    let record = RunRecord {
+        v: resume::VERSION,
+        run: invocation.directory.id().as_str().to_owned(),
+        detached: arguments.detach,
+        detaches_when_interrupted: arguments.on_interrupt == OnInterrupt::Detach,
+        target: target_record(&target),
+        tree: invocation.setup.tree.clone(),
+        output: invocation.setup.output.clone(),
+        results: invocation.setup.results.clone(),
+        first_row: performance::row_count(&options.output),
+        options,
+        worker: run::is_worker(&invocation.setup.environment),
+        config: effective.value().clone(),
+        said: effective.said(),
+        presets: effective.preset(),
+        build_failed,
+        build_summary,
+        summary_output: arguments.summary_output.clone(),
+        jobs: Vec::new(),
+    };
+    let order = background::Order {
+        record,
+        works,
+        plugins: arguments.common.plugins.clone(),
+        verbose: arguments.common.verbose,
+        json: arguments.common.format == Format::Json,
+    };
+    // On this machine jobs share devices and wait for each other, so somebody has to stay.
+    if arguments.detach && target.has("local") {
+        invocation.record("run", "detached", members);
+        return background::hand_over(invocation, &order, &stop).await;
     }
-    if let Some(path) = &arguments.summary_output {
-        let whole = if build_summary.is_null() {
-            summary
-        } else {
-            let success = !build_failed && exit_code(&report, build_failed) == Exit::Success;
-            json!({"build_phase": build_summary, "run_phase": summary, "overall_success": success})
-        };
-        invocation::write_json(&invocation::absolute(&invocation.setup.output, path), &whole)?;
+    let manner = Manner {
+        detached: arguments.detach,
+        watches: !arguments.detach,
+        leaves: arguments.detach || arguments.on_interrupt == OnInterrupt::Detach,
+        patient: false,
+    };
+    attend(invocation, order, &target, Attending { manner, stop, progress: Arc::default(), members }).await
+}
+
+/// How a run is attended by this process.
+pub(super) struct Attending {
+    /// In which manner.
+    pub(super) manner: Manner,
+    /// Fires when the user wants to stop.
+    pub(super) stop: CancellationToken,
+    /// How far launching is.
+    pub(super) progress: Arc<Progress>,
+    /// What `run.json` says of the run.
+    pub(super) members: Map<String, Value>,
+}
+
+/// Runs the jobs, as long as this process attends them.
+pub(super) async fn attend(
+    invocation: &Invocation,
+    order: background::Order,
+    target: &Chosen,
+    attending: Attending,
+) -> Outcome {
+    let background::Order { record, works, json, .. } = order;
+    let format = if json { Format::Json } else { Format::Text };
+    let Attending { manner, stop, progress, members } = attending;
+    invocation.record("run", "running", members);
+    let records = Arc::new(Records::new(invocation.directory.clone(), invocation.redactor(), record.clone()));
+    let place = Place {
+        plugins: invocation.setup.plugins.clone(),
+        context: invocation.context.clone(),
+        directory: invocation.directory.clone(),
+        config: Arc::new(record.config.clone()),
+        said: Arc::new(record.said.clone()),
+        presets: Arc::new(record.presets.clone()),
+        events: invocation.events.clone(),
+        stop,
+        manner,
+        records: Some(records.clone()),
+        progress,
+    };
+    let report = run::run(&place, target, works, &record.options).await.map_err(|error| of_run(&error))?;
+    let jobs: Vec<Recorded> = report.jobs.iter().map(Recorded::of).collect();
+    if report.left.is_empty() {
+        let done = if report.interrupted { Done::Interrupted } else { Done::Ended };
+        return outcome::conclude(invocation, &records.run(), &jobs, done, format, Map::new());
     }
-    Ok(exit_code(&report, build_failed))
+    invocation.record("run", "detached", Map::new());
+    outcome::say_left(&record, &report.left, &report.unlaunched, format);
+    let done = if report.interrupted { Done::Interrupted } else { Done::Ended };
+    Ok(outcome::exit_code(&jobs, done, record.build_failed))
+}
+
+fn target_record(target: &Chosen) -> TargetRecord {
+    let identity = &target.plugin.loaded().identity;
+    TargetRecord {
+        plugin: identity.name.clone(),
+        digest: identity.digest.clone(),
+        deployment_type: target.info.deployment_type.clone(),
+        default_launcher: target.info.default_launcher.clone(),
+        features: target.info.features.clone(),
+    }
+}
+
+/// The exit code of a dry run.
+fn planned_exit(report: &RunReport) -> Exit {
+    let jobs: Vec<Recorded> = report.jobs.iter().map(Recorded::of).collect();
+    let done = if report.interrupted { Done::Interrupted } else { Done::Ended };
+    outcome::exit_code(&jobs, done, false)
 }
 
 fn given_image(card: Card, reference: &str) -> Work {
@@ -344,10 +439,13 @@ fn place(invocation: &Invocation, effective: &Effective, events: Stream, stop: &
         presets: Arc::new(effective.preset()),
         events,
         stop: stop.clone(),
+        manner: Manner::ATTACHED,
+        records: None,
+        progress: Arc::default(),
     }
 }
 
-fn of_run(error: &run::RunError) -> Failure {
+pub(super) fn of_run(error: &run::RunError) -> Failure {
     match error {
         run::RunError::Plugin(error) => Failure::of_plugin(Exit::Run, error),
         _ => Failure::new(Exit::Run, error),
@@ -370,6 +468,20 @@ pub(super) async fn choose(invocation: &Invocation, effective: &Effective) -> Re
                 .hint(format!("the targets are {}", crate::config::nearest::listed(&known, "and")))
         })?;
     Chosen::new(plugin, &invocation.session()).await.map_err(|error| Failure::of_plugin(Exit::Run, &error))
+}
+
+/// A target whose jobs end with this command is not asked to leave them.
+fn check_leaving(arguments: &Run, target: &Chosen) -> Result<(), Failure> {
+    let detaches =
+        [(arguments.detach, "--detach"), (arguments.on_interrupt == OnInterrupt::Detach, "--on-interrupt detach")];
+    match detaches.into_iter().find(|(asked, _)| *asked && !target.has("detach")) {
+        None => Ok(()),
+        Some((_, option)) => Err(Failure::new(
+            Exit::Arguments,
+            format!("jobs on target `{}` cannot outlive this command: `{option}`", target.plugin.name()),
+        )
+        .hint("leave the option out, or choose a target that can by `--target`")),
+    }
 }
 
 /// A section for a target that no plugin provides must not end as a run somewhere else.
@@ -445,79 +557,6 @@ fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<St
     members.insert("configuration".to_owned(), effective.value().clone());
     members.insert("origins".to_owned(), Value::Object(origins));
     members
-}
-
-fn summary(report: &RunReport, first_row: usize, rows: usize) -> Value {
-    let (failed, fine): (Vec<&JobReport>, Vec<&JobReport>) =
-        report.jobs.iter().partition(|job| matches!(job.judged.verdict, Verdict::Failure(_)));
-    let successful: Vec<Value> = fine
-        .iter()
-        .map(|job| {
-            json!({
-                "model": job.model,
-                "image": job.image,
-                "status": job.judged.verdict.status(),
-                "performance": job.judged.performance,
-                "duration": job.judged.duration,
-            })
-        })
-        .collect();
-    let failures: Vec<Value> = failed
-        .iter()
-        .map(|job| json!({"model": job.model, "image": job.image, "status": "FAILURE", "error": job.judged.reason}))
-        .collect();
-    json!({
-        "successful_runs": successful,
-        "failed_runs": failures,
-        "total_runs": report.jobs.len(),
-        "session_start_row": first_row,
-        "session_row_count": rows.saturating_sub(first_row),
-    })
-}
-
-fn exit_code(report: &RunReport, build_failed: bool) -> Exit {
-    let failed = report.jobs.iter().any(|job| matches!(job.judged.verdict, Verdict::Failure(_)));
-    if report.interrupted {
-        Exit::Interrupted
-    } else if report.jobs.iter().any(|job| job.refused) {
-        Exit::Refused
-    } else if failed {
-        Exit::Run
-    } else if build_failed {
-        Exit::Build
-    } else {
-        Exit::Success
-    }
-}
-
-fn print_results(report: &RunReport, format: Format, summary: &Value) {
-    if format == Format::Json {
-        println!("{summary:#}");
-        return;
-    }
-    let palette = style::Palette::of_stdout();
-    let rows: Vec<Vec<String>> = report
-        .jobs
-        .iter()
-        .enumerate()
-        .map(|(index, job)| {
-            let status = match &job.judged.verdict {
-                Verdict::Success => palette.good("✅ Success"),
-                Verdict::Failure(_) => palette.bad("❌ Failed"),
-                Verdict::Skipped => palette.warn("⚠️  SKIPPED"),
-            };
-            let result = job.judged.reason.clone().or_else(|| job.judged.performance.clone()).unwrap_or_default();
-            let seconds = job.judged.duration.map(|seconds| render::duration(&seconds.to_string())).unwrap_or_default();
-            vec![
-                (index + 1).to_string(),
-                status,
-                job.model.clone(),
-                seconds,
-                crate::capability::events::printable(&result),
-            ]
-        })
-        .collect();
-    table::print("⚡ Execution Results", &["Index", "Status", "Model", "Duration", "Result"], &rows);
 }
 
 fn print_plans(report: &RunReport, format: Format) {

@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use crate::capability::docker::Connection;
 use crate::capability::policy::{Policy, Roots};
+use crate::capability::process::Lifelines;
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
 use crate::capability::{Clusters, Queue};
@@ -47,10 +48,18 @@ impl Setup {
             Failure::new(Exit::Failure, format!("cannot read the model tree `{}`: {error}", wanted.display()))
                 .hint("name it by `--model-dir DIR` or the variable MODEL_DIR")
         })?;
+        Self::with(tree, output, PathBuf::new(), &common.plugins)
+    }
+
+    /// The same for directories that are known.
+    ///
+    /// # Errors
+    /// A plugin is not there.
+    pub fn with(tree: PathBuf, output: PathBuf, results: PathBuf, plugins: &[PathBuf]) -> Result<Self, Failure> {
         let environment = Environment::of_process();
-        let catalog = Catalog::new(&common.plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        let catalog = Catalog::new(plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
         let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
-        Ok(Self { tree, output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
+        Ok(Self { tree, output, results, environment, plugins: Arc::new(plugins) })
     }
 
     /// The context of an invocation that is no run: no directory of its own, no trace.
@@ -89,7 +98,7 @@ impl Setup {
             clusters: Clusters::default(),
             policy: Arc::new(policy),
             trace,
-            detached: false,
+            lifelines: Lifelines::default(),
         }))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::capability::docker::Connection;
 use crate::capability::policy::{Policy, Roots};
+use crate::capability::process::Lifelines;
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
 use crate::capability::{Clusters, Queue};
@@ -82,6 +83,6 @@ pub struct RunContext {
     pub policy: Arc<Policy>,
     /// What was called.
     pub trace: Arc<Trace>,
-    /// The run goes on when this process ends.
-    pub detached: bool,
+    /// What ties launched programs to this process.
+    pub lifelines: Lifelines,
 }

@@ -51,6 +51,8 @@ impl SetupError {
 pub(super) struct Ready {
     pub(super) job: Job,
     pub(super) lease: Option<Lease>,
+    /// Names of the secrets that it is given.
+    pub(super) secrets: Vec<String>,
 }
 
 impl Shared {
@@ -103,7 +105,7 @@ impl Shared {
     pub(super) async fn prepare(&self, id: &str, work: &Work, facts: &mut JobFacts) -> Result<Ready, SetupError> {
         let place = &self.place;
         let card = &work.card;
-        let lease = if self.target.has("multi-node") { None } else { self.devices(card).await? };
+        let lease = if self.target.has("multi-node") { None } else { self.devices(id, card).await? };
         let indices = lease.as_ref().map(Lease::indices).unwrap_or_default();
         let devices = u32::try_from(indices.len()).unwrap_or(u32::MAX);
         let (nodes, devices) = if self.target.has("multi-node") { self.asked_for(card)? } else { (1, devices) };
@@ -153,6 +155,9 @@ impl Shared {
         if self.options.skip_model {
             options |= JobOptions::SKIP_MODEL;
         }
+        if place.manner.detached {
+            options |= JobOptions::DETACH;
+        }
         let job = job::assemble(Ingredients {
             run_id: place.directory.id().as_str(),
             id,
@@ -177,7 +182,7 @@ impl Shared {
             options,
             elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
-        Ok(Ready { job, lease })
+        Ok(Ready { job, lease, secrets: secret_names })
     }
 
     /// Nodes and accelerators on each, for a target that gets both from elsewhere: as the configuration and the card say.
@@ -199,7 +204,7 @@ impl Shared {
 
     /// Waits for the devices that a model wants. On a machine without any, a model runs without, unless the configuration
     /// asks for devices by number.
-    async fn devices(&self, card: &Card) -> Result<Option<Lease>, SetupError> {
+    async fn devices(&self, id: &str, card: &Card) -> Result<Option<Lease>, SetupError> {
         let wanted = gpus::resolve(&self.place.said, &[], &card.model, &self.place.presets);
         for warning in &wanted.warnings {
             self.place.events.say(Gravity::Warning, &card.name, warning);
@@ -215,6 +220,7 @@ impl Shared {
             gpus::Count::All => self.pool.size(),
             gpus::Count::Exactly(count) => usize::try_from(count).unwrap_or(usize::MAX),
         };
+        let _waiting = self.place.progress.waiting(id);
         tokio::select! {
             lease = self.pool.take(count) => match lease {
                 Some(lease) => Ok(Some(lease)),
