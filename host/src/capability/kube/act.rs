@@ -34,19 +34,17 @@ pub(super) async fn server(client: &Client) -> Result<Server, ApiError> {
     let doing = format!("cannot ask the cluster of context `{}` what it is", place.cluster.context);
     let info = ask(&doing, client.api.apiserver_version()).await?;
     let namespaces: Api<Namespace> = Api::all(client.api.clone());
-    match ask("cannot look for the namespace", namespaces.get_metadata_opt(&place.namespace)).await {
-        Ok(None) => {
-            return Err(error_with_hint(
-                ErrorKind::NotFound,
-                format!(
-                    "there is no namespace `{}` in the cluster of context `{}`",
-                    place.namespace, place.cluster.context
-                ),
-                format!("`kubectl create namespace {}` makes it", place.namespace),
-            ));
-        }
-        // An account that may use a namespace need not see it.
-        Ok(Some(_)) | Err(_) => {}
+    // An account that may use a namespace need not see it.
+    let namespace = ask("cannot look for the namespace", namespaces.get_metadata_opt(&place.namespace)).await;
+    if matches!(namespace, Ok(None)) {
+        return Err(error_with_hint(
+            ErrorKind::NotFound,
+            format!(
+                "there is no namespace `{}` in the cluster of context `{}`",
+                place.namespace, place.cluster.context
+            ),
+            format!("`kubectl create namespace {}` makes it", place.namespace),
+        ));
     }
     let extra = [
         ("address", place.cluster.address.clone()),
