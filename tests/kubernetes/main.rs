@@ -189,7 +189,6 @@ fn a_job_of_one_pod_ends_well_has_its_row_and_leaves_nothing() {
 fn pods_of_a_job_find_each_other_by_name_and_know_their_ranks() {
     // The first waits for a word of the second, which it gets at the name that all know it by.
     let script = r#"echo "I am $NODE_RANK of $NNODES at $(hostname)"
-python=$(command -v perl)
 if [ "$NODE_RANK" = 0 ]; then
   perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(LocalPort => $ENV{MASTER_PORT}, Listen => 1, ReuseAddr => 1) or die $!;
     my $c = $s->accept; print "heard: ", scalar <$c>;'
@@ -358,6 +357,15 @@ fn hostile_values_arrive_in_the_pod_as_they_are() {
     ] {
         assert!(log.contains(&expected), "{expected}: {log}");
     }
+}
+
+#[test]
+fn results_on_a_claim_are_fetched_also_when_their_pod_did_not_wait() {
+    let Some(ground) = Ground::new("a claim of our own", json!({}), GOOD) else { return };
+    let output = ground.run(json!({"results_storage_size": "10Mi", "results_wait": 0}));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(std::fs::read_to_string(ground.work().join("a_output.csv")).unwrap(), "x,1\n");
+    assert_eq!(ground.left(), NOTHING);
 }
 
 #[test]

@@ -249,6 +249,13 @@ impl Guest for Plugin {
         let mut owned = kube::list_owned(&connection)?;
         // What reads the others goes first.
         owned.sort_by_key(|object| object.kind != "Job");
+        // Pods of a Job that somebody else has deleted are on their way out, and are waited for.
+        let job_is_there = owned.iter().any(|object| object.kind == "Job");
+        if let (false, Ok(Some(snapshot))) = (job_is_there, handle.look()) {
+            for pod in snapshot.pods {
+                let _ = kube::delete(&connection, &ObjectRef { kind: "Pod".to_owned(), name: pod.name });
+            }
+        }
         let mut trouble = None;
         for object in &owned {
             match kube::delete(&connection, object) {

@@ -55,8 +55,9 @@ fn texts(job: &Job, with_files: bool) -> String {
         assert!(object.is_some(), "{} says something else than what is made", artefact.name);
         let mut shown = parsed;
         for (name, value) in shown.get_mut("data").and_then(Value::as_object_mut).into_iter().flatten() {
+            // Of each text there is one golden file that has it, here or beside the kit's entry script.
             if !with_files || name.contains("entry") {
-                *value = json!(format!("{} bytes", value.as_str().unwrap().len()));
+                *value = json!("as it is elsewhere");
             }
         }
         all.push_str(&format!("===== {}\n{}", artefact.name, serde_yaml_ng::to_string(&shown).unwrap()));

@@ -1,7 +1,13 @@
 //! The scripts of a pod run by a real `sh`, without a cluster: what they leave, and that values mean themselves. Their places
 //! in a pod stand for places below a directory of the test's own.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
