@@ -17,8 +17,7 @@ use crate::plugin::{Ceilings, Environment, RunContext, State};
 pub const PLUGIN: &str = "test";
 
 /// Rules that allow [`PLUGIN`] every call on everything.
-pub const ALLOW_EVERYTHING: &str =
-    "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\"]\n";
+pub const ALLOW_EVERYTHING: &str = "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\", \"kube.*\"]\n";
 
 /// What a test may choose; everything else is as in a run.
 #[derive(Debug)]
@@ -67,6 +66,7 @@ impl Setting {
             secrets: self.secrets,
             docker: super::docker::Connection::default(),
             queue: super::Queue::default(),
+            clusters: super::Clusters::default(),
             policy,
             trace: self.trace,
             lifelines: if self.detached { Lifelines::let_go_at_once() } else { Lifelines::default() },

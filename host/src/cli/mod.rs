@@ -24,6 +24,7 @@ mod attach;
 mod background;
 mod build;
 mod cancel;
+mod config;
 mod discover;
 mod doctor;
 mod earlier;
@@ -169,6 +170,7 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Config { action } => config::run(action).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Logs(arguments) => logs::run(&arguments).await,
         Command::Cancel(arguments) => cancel::run(&arguments).await,

@@ -20,7 +20,7 @@ use crate::pipeline::card::Card;
 use crate::pipeline::event::{Gravity, Stream};
 use crate::pipeline::image::Image;
 use crate::pipeline::keeper::Manner;
-use crate::pipeline::manifest::{Manifest, ManifestImage};
+use crate::pipeline::manifest::{Manifest, ManifestImage, MergeError};
 use crate::pipeline::recorded::Recorded;
 use crate::pipeline::resume::{self, Records, RunRecord, TargetRecord};
 use crate::pipeline::run::{self, Chosen, Place, Progress, RunOptions, RunReport, TimeLimit, Work};
@@ -28,7 +28,7 @@ use crate::pipeline::stage;
 use crate::plugin::manifest::Kind;
 
 /// The target where nothing names one.
-const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
+pub(super) const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
 
 /// Sections of the context that belong to targets, whether a plugin provides them or not.
 const TARGET_SECTIONS: &str = include_str!("../../../presets/target-sections.json");
@@ -131,7 +131,7 @@ async fn phases(
     stop: CancellationToken,
 ) -> Outcome {
     let events = invocation.events.clone();
-    let mut effective = invocation.configuration(&arguments.context, false)?;
+    let mut effective = invocation.configuration(&arguments.context, arguments.target.as_deref(), false)?;
     let idle = [
         (arguments.data_config.is_some(), "--data-config"),
         (arguments.force_mirror_local.is_some(), "--force-mirror-local"),
@@ -145,15 +145,18 @@ async fn phases(
     let mut checked_keys = false;
     let (target, works) = match manifest {
         Some(manifest) => {
-            effective = manifest.merged_under(&effective).map_err(|error| Failure::new(Exit::Arguments, &error))?;
-            let target = choose(invocation, arguments, &effective).await?;
-            (target, from_manifest(&manifest))
+            effective = merged(&manifest, &effective)?;
+            let target = choose_for(invocation, arguments, &effective).await?;
+            let works = from_manifest(&manifest);
+            settle(invocation, &mut effective, &target, Some(&manifest), &cards_of(&works))?;
+            (target, works)
         }
         None => {
-            let target = choose(invocation, arguments, &effective).await?;
+            let target = choose_for(invocation, arguments, &effective).await?;
             let image = effective.text("MAD_CONTAINER_IMAGE").map(str::to_owned);
             let unknown = if image.is_some() { Exit::Run } else { Exit::Build };
             let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
+            settle(invocation, &mut effective, &target, None, &cards)?;
             let works = match image {
                 _ if !target.has("images") => cards.into_iter().map(|card| Work { card, image: None }).collect(),
                 Some(reference) => cards.into_iter().map(|card| given_image(card, &reference)).collect(),
@@ -188,12 +191,16 @@ async fn phases(
         }
     };
     if !checked_keys {
-        let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
+        let cards = cards_of(&works);
         let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
         signals::unless_stopped(&stop, checked).await?;
     }
 
     let options = options(invocation, arguments, time_limit)?;
+    if !target.has("local") {
+        // What is handed to a queue fails hours later, or not at all.
+        check(invocation, &effective, &target, works.clone(), &options, &stop).await?;
+    }
     if works.is_empty() {
         events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
     }
@@ -225,6 +232,8 @@ async fn phases(
     let order = background::Order {
         record,
         works,
+        said: effective.said(),
+        presets: effective.preset(),
         plugins: arguments.common.plugins.clone(),
         verbose: arguments.common.verbose,
         json: arguments.common.format == Format::Json,
@@ -262,7 +271,7 @@ pub(super) async fn attend(
     target: &Chosen,
     attending: Attending,
 ) -> Outcome {
-    let background::Order { record, works, json, .. } = order;
+    let background::Order { record, works, said, presets, json, .. } = order;
     let format = if json { Format::Json } else { Format::Text };
     let Attending { manner, stop, progress, members } = attending;
     invocation.record("run", "running", members);
@@ -272,6 +281,8 @@ pub(super) async fn attend(
         context: invocation.context.clone(),
         directory: invocation.directory.clone(),
         config: Arc::new(record.config.clone()),
+        said: Arc::new(said),
+        presets: Arc::new(presets),
         events: invocation.events.clone(),
         stop,
         manner,
@@ -320,7 +331,7 @@ fn given_image(card: Card, reference: &str) -> Work {
     Work { card, image: Some(image) }
 }
 
-fn from_manifest(manifest: &Manifest) -> Vec<Work> {
+pub(super) fn from_manifest(manifest: &Manifest) -> Vec<Work> {
     manifest.images().map(|image| Work { card: card_of(&image), image: Some(Image::of_manifest(&image)) }).collect()
 }
 
@@ -337,8 +348,41 @@ fn card_of(image: &ManifestImage<'_>) -> Card {
     card
 }
 
+pub(super) fn cards_of(works: &[Work]) -> Vec<Card> {
+    works.iter().map(|work| work.card.clone()).collect()
+}
+
+/// A manifest under what this invocation was given.
+pub(super) fn merged(manifest: &Manifest, effective: &Effective) -> Result<Effective, Failure> {
+    manifest.merged_under(effective).map_err(|error| of_merging(&error))
+}
+
+fn of_merging(error: &MergeError) -> Failure {
+    match error {
+        MergeError::Config(error) => invocation::of_configuration(error),
+        MergeError::Layout(error) => Failure::new(Exit::Arguments, error),
+    }
+}
+
+/// The rest of the configuration, now that the target is known: what a manifest says about a machine that is not this one,
+/// and the presets.
+pub(super) fn settle(
+    invocation: &Invocation,
+    effective: &mut Effective,
+    target: &Chosen,
+    manifest: Option<&Manifest>,
+    cards: &[Card],
+) -> Result<(), Failure> {
+    if let Some(manifest) = manifest.filter(|_| !target.has("local")) {
+        manifest.describe_elsewhere(effective).map_err(|error| of_merging(&error))?;
+    }
+    let provides = &target.plugin.loaded().manifest.provides;
+    let name = provides.first().map_or_else(|| target.plugin.name(), String::as_str).to_owned();
+    invocation.apply_presets(effective, &name, cards)
+}
+
 /// What a run's own build needs to be chosen: this machine's vendor first, then the defaults of builds.
-async fn build_defaults(invocation: &Invocation, effective: &mut Effective) -> Result<(), Failure> {
+pub(super) async fn build_defaults(invocation: &Invocation, effective: &mut Effective) -> Result<(), Failure> {
     let detected = run::detect(&invocation.setup.plugins, &invocation.session(), effective.value(), &invocation.events)
         .await
         .map_err(|error| Failure::of_plugin(Exit::Run, &error))?;
@@ -389,6 +433,8 @@ fn place(invocation: &Invocation, effective: &Effective, events: Stream, stop: &
         context: invocation.context.clone(),
         directory: invocation.directory.clone(),
         config: Arc::new(effective.value().clone()),
+        said: Arc::new(effective.said()),
+        presets: Arc::new(effective.preset()),
         events,
         stop: stop.clone(),
         manner: Manner::ATTACHED,
@@ -405,12 +451,12 @@ pub(super) fn of_run(error: &run::RunError) -> Failure {
 }
 
 /// The target: by option, by the configuration, or the default.
-async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective) -> Result<Chosen, Failure> {
+pub(super) async fn choose(invocation: &Invocation, effective: &Effective) -> Result<Chosen, Failure> {
     let plugins = &invocation.setup.plugins;
     let configured =
         effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?.map(|chosen| chosen.target);
     without_target(invocation, effective)?;
-    let name = arguments.target.clone().or(configured).unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
+    let name = configured.unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
     let plugin = plugins
         .providing(Kind::Target, &name)
         .map_err(|error| Failure::of_plugin(Exit::Run, &error))?
@@ -419,15 +465,19 @@ async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective)
             Failure::new(Exit::Arguments, format!("there is no target `{name}`"))
                 .hint(format!("the targets are {}", crate::config::nearest::listed(&known, "and")))
         })?;
-    let target =
-        Chosen::new(plugin, &invocation.session()).await.map_err(|error| Failure::of_plugin(Exit::Run, &error))?;
+    Chosen::new(plugin, &invocation.session()).await.map_err(|error| Failure::of_plugin(Exit::Run, &error))
+}
+
+/// The same for jobs that may have to outlive this command.
+async fn choose_for(invocation: &Invocation, arguments: &Run, effective: &Effective) -> Result<Chosen, Failure> {
+    let target = choose(invocation, effective).await?;
     let detaches =
         [(arguments.detach, "--detach"), (arguments.on_interrupt == OnInterrupt::Detach, "--on-interrupt detach")];
     match detaches.into_iter().find(|(asked, _)| *asked && !target.has("detach")) {
         None => Ok(target),
         Some((_, option)) => Err(Failure::new(
             Exit::Arguments,
-            format!("jobs on target `{name}` cannot outlive this command: `{option}`"),
+            format!("`{option}`: jobs of `{}` cannot outlive this command", target.plugin.name()),
         )
         .hint("leave the option out, or choose a target that can by `--target`")),
     }
@@ -496,8 +546,10 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
 }
 
 fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<String, Value> {
-    let origins: Map<String, Value> =
-        effective.leaves().map(|(path, _, origin)| (path.to_string(), Value::String(origin.to_string()))).collect();
+    let origins: Map<String, Value> = effective
+        .leaves()
+        .map(|(path, _, origin)| (path.to_string(), Value::String(effective.source(path, origin))))
+        .collect();
     let mut members = Map::new();
     members.insert("target".to_owned(), json!(target.plugin.name()));
     members.insert("models".to_owned(), works.iter().map(|work| work.card.name.clone()).collect());

@@ -119,6 +119,8 @@ pub struct JobRecord {
     pub facts: JobFacts,
     /// How many nodes it has.
     pub nodes: u32,
+    /// How many of them have to report.
+    pub reporting_nodes: u32,
     /// Seconds.
     pub time_limit: Option<u64>,
     /// Patterns of the files to bring back.
@@ -139,6 +141,7 @@ impl JobRecord {
             work: work.clone(),
             facts,
             nodes: 1,
+            reporting_nodes: 1,
             time_limit: None,
             collect: Vec::new(),
             secrets: Vec::new(),

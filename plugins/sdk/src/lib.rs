@@ -20,6 +20,7 @@ pub mod job_result;
 pub mod local;
 pub mod machine;
 pub mod quote;
+pub mod references;
 pub mod registry;
 
 pub use errors::{Result, failed, invalid, not_found, of, unsupported};
