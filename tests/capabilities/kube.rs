@@ -157,6 +157,7 @@ async fn a_container_that_is_started_again_tells_all_its_runs() {
     state.create(scene.connection(), vec![value.to_string()]).await.unwrap().unwrap();
     let (told, ends) = logs_of(&scene, &mut state, "restart", 1).await;
     assert_eq!(told[&0], "first\nsecond\n", "{ends:?}");
+    assert!(ends[0].complete, "{ends:?}");
 }
 
 #[tokio::test]

@@ -228,6 +228,6 @@ fn the_target_of_the_option_counts_and_says_what_it_leaves_out() {
         .says(&["the section `slurm` is left out"]);
     for name in ["slurm", "SLURM"] {
         let text = format!("{{'deploy': '{name}'}}");
-        assert_eq!(show(&playground, &["-c", &text])["slurm"]["nodes"], 1, "{name}");
+        assert_eq!(show(&playground, &["-c", &text])["slurm"]["gpus_per_node"], 8, "{name}");
     }
 }

@@ -142,6 +142,8 @@ impl kube::Host for State {
         gated!(self, "create", connection, |call| describe_all(call, &objects), |client, permit| async {
             // From here on there may be objects of this run, whatever becomes of the call.
             clusters.mark_used(&client.place);
+            let jobs = objects.iter().filter(|object| object.kind == Kind::Job).map(|object| object.name.as_str());
+            clusters.expect(&client.place, jobs);
             act::create(&client, &objects, &owner).await
         })
     }

@@ -14,8 +14,7 @@ use super::terminal::Terminal;
 use crate::capability::trace::Trace;
 use crate::config::effective::{Effective, Inputs};
 use crate::config::error::ConfigError;
-use crate::config::gpus;
-use crate::config::presets::Shelf;
+use crate::config::presets::{self, Shelf};
 use crate::config::schema::TargetKeys;
 use crate::pipeline::card::Card;
 use crate::pipeline::discover;
@@ -168,7 +167,7 @@ impl Invocation {
     /// # Errors
     /// A preset is not there, or what is said cannot be together: exit 4.
     pub fn apply_presets(&self, effective: &mut Effective, target: &str, cards: &[Card]) -> Result<(), Failure> {
-        let model = gpus::common(cards.iter().map(|card| &card.model));
+        let model = presets::common(cards.iter().map(|card| &card.model));
         Shelf::shipped()
             .and_then(|shelf| effective.apply_presets(&shelf, target, &model))
             .map_err(|error| of_configuration(&error))

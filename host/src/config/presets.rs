@@ -31,6 +31,9 @@ const SCHEMA: u64 = 1;
 /// The key that asks for presets by name.
 pub const PRESETS: &str = "presets";
 
+/// What cards say of it, where all say the same, counts for conditions.
+const DISTRIBUTED: &str = "distributed";
+
 /// A file's content.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +149,23 @@ impl Shelf {
     }
 }
 
+/// A card that speaks for all of these: what every one says of the number of GPUs and of how it is distributed.
+#[must_use]
+pub fn common<'a>(models: impl IntoIterator<Item = &'a Value>) -> Value {
+    let models: Vec<&Value> = models.into_iter().collect();
+    let mut card = Map::new();
+    card.extend(gpus::common(models.iter().copied()).as_object().cloned().unwrap_or_default());
+    if let Some((first, others)) = models.split_first() {
+        let of = |model: &Value| model.get(DISTRIBUTED).filter(|section| section.is_object()).cloned();
+        if let Some(section) =
+            of(first).filter(|section| others.iter().all(|other| of(other).as_ref() == Some(section)))
+        {
+            card.insert(DISTRIBUTED.to_owned(), section);
+        }
+    }
+    Value::Object(card)
+}
+
 /// Whether a name of a preset is the path of a file.
 #[must_use]
 pub fn is_path(name: &str) -> bool {
@@ -236,6 +256,9 @@ impl Effective {
         for preset in shelf.0.iter().filter(|preset| !preset.on_request) {
             let mut config = below.clone();
             lay_over(&mut config, &asked_for);
+            if let Some(of_models) = model.get(DISTRIBUTED) {
+                lay_over(&mut config, &serde_json::json!({ DISTRIBUTED: of_models }));
+            }
             lay_over(&mut config, self.value());
             if preset.holds(&Facts { target: &name, config: &config, gpus: gpus.count }) {
                 for (one, other) in &preset.content.same {
@@ -463,10 +486,26 @@ mod tests {
             (json!({"slurm": {"nodes": 2}}), json!("24:00:00")),
             (json!({"slurm": {"nodes": "2"}}), json!("24:00:00")),
             (json!({"distributed": {"nnodes": 4}}), json!("24:00:00")),
+            (json!({"slurm": {"nodes": null}}), json!("12:00:00")),
         ] {
             assert_eq!(get("slurm", context.clone(), "slurm.time"), expected, "{context}");
         }
         assert_eq!(get("kubernetes", json!({}), "k8s.memory"), json!("16Gi"), "by another of its names");
+    }
+
+    #[test]
+    fn what_all_models_say_of_their_nodes_chooses_the_profile_and_presets_say_no_number_of_nodes() {
+        let card = |nodes: u32| json!({"n_gpus": "8", "distributed": {"launcher": "torchrun", "nnodes": nodes}});
+        let profile = |cards: &[Value], context: Value| {
+            let mut effective = load(&context).unwrap();
+            effective.apply_presets(&Shelf::shipped().unwrap(), "slurm", &common(cards)).unwrap();
+            assert_eq!(effective.get("distributed.launcher"), None, "a card is no configuration");
+            (effective.get("slurm.time").cloned().unwrap(), effective.get("slurm.nodes").cloned())
+        };
+        assert_eq!(profile(&[card(2), card(2)], json!({})), (json!("24:00:00"), None));
+        assert_eq!(profile(&[card(2), card(4)], json!({})), (json!("12:00:00"), None), "they do not agree");
+        assert_eq!(profile(&[card(2)], json!({"slurm": {"nodes": 1}})), (json!("12:00:00"), Some(json!(1))));
+        assert_eq!(common(&[]), json!({}));
     }
 
     #[test]

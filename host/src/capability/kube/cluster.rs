@@ -174,12 +174,20 @@ impl Clusters {
             return Ok(known.clone());
         }
         merged.current_context = Some(context.clone());
-        let config = Config::try_from(merged).map_err(|cause| {
+        let has_proxy = merged
+            .clusters
+            .iter()
+            .any(|named| named.cluster.as_ref().is_some_and(|cluster| cluster.proxy_url.is_some()));
+        let mut config = Config::try_from(merged).map_err(|cause| {
             error(
                 ErrorKind::InvalidInput,
                 format!("context `{context}` of `{source}` is not usable: {}", chain(&cause)),
             )
         })?;
+        if !has_proxy {
+            // The client's library takes one from the environment, and does not look at what is to be reached without.
+            config.proxy_url = None;
+        }
         Ok(self.keep(Cluster::new(key, config)))
     }
 
@@ -203,6 +211,14 @@ impl Clusters {
                 Some(Place { cluster: known.get(key)?.clone(), namespace: namespace.clone() })
             })
             .collect()
+    }
+
+    /// Jobs of these names are about to be made in a place.
+    pub(super) fn expect<'a>(&self, place: &Place, jobs: impl Iterator<Item = &'a str>) {
+        let key = (place.cluster.key.clone(), place.namespace.clone());
+        if let Some(watch) = locked(&self.shared.watches).get(&key) {
+            jobs.for_each(|job| watch.expect(job));
+        }
     }
 
     /// The one watch of a run in a place, which begins with its first use.

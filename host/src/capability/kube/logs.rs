@@ -133,6 +133,10 @@ impl PodReader {
     async fn read_all(&mut self) -> Result<(), String> {
         let mut turns = self.follow.watch.subscribe();
         let mut run: Option<u32> = None;
+        // The run that has ended and was read to its end.
+        let mut settled: Option<u32> = None;
+        // The run whose stream the server has ended by itself.
+        let mut ended: Option<u32> = None;
         let mut pause = LEAST;
         let mut away: Option<Instant> = None;
         loop {
@@ -146,11 +150,13 @@ impl PodReader {
                 let _ = turns.changed().await;
                 continue;
             }
+            // What runs before the last two wrote is with nobody any more.
+            self.gap |= run.is_none() && standing.restarts > 1;
             let latest = *run.get_or_insert(standing.restarts.saturating_sub(1));
             let outcome = if standing.restarts > latest {
                 // What the run before wrote to its end, unless two have come and gone since.
                 self.gap |= standing.restarts > latest.saturating_add(1);
-                let read = self.read(Which::Previous).await;
+                let read = self.read(Which::Previous).await.map(|_| ());
                 if read.is_ok() || read.as_ref().is_err_and(|error| !trouble::may_pass(error)) {
                     run = Some(standing.restarts);
                     self.position_of_new_run();
@@ -158,21 +164,29 @@ impl PodReader {
                 match read {
                     // Its node has thrown it away.
                     Err(error) if !trouble::may_pass(&error) => {
-                        self.gap = true;
+                        self.gap |= ended != Some(latest) && settled != Some(latest);
                         Ok(())
                     }
                     read => read,
                 }
             } else if standing.running {
-                self.read(Which::Following).await
+                let read = self.read(Which::Following).await;
+                if let Ok(true) = read {
+                    ended = Some(standing.restarts);
+                }
+                read.map(|_| ())
             } else {
-                let read = self.read(Which::SoFar).await;
+                if settled == Some(standing.restarts) && !standing.over {
+                    // It waits to be started again.
+                    let _ = turns.changed().await;
+                    continue;
+                }
+                let read = self.read(Which::SoFar).await.map(|_| ());
                 if read.is_ok() && standing.over && self.standing().restarts == standing.restarts {
                     return Ok(());
                 }
                 if read.is_ok() {
-                    // It waits to be started again.
-                    let _ = turns.changed().await;
+                    settled = Some(standing.restarts);
                 }
                 read
             };
@@ -209,7 +223,8 @@ impl PodReader {
         self.position = Position::default();
     }
 
-    async fn read(&mut self, which: Which) -> Result<(), ApiError> {
+    /// Reads on from the position. Says whether the server ended the stream, rather than this side.
+    async fn read(&mut self, which: Which) -> Result<bool, ApiError> {
         let api: Api<Pod> = Api::namespaced(self.follow.client.api.clone(), &self.follow.client.place.namespace);
         let doing = format!("cannot read the output of pod `{}`", self.name);
         let since = self.position.since().and_then(|second| k8s_openapi::jiff::Timestamp::from_second(second).ok());
@@ -229,7 +244,13 @@ impl PodReader {
         let answer = self.pump(&mut reader, &mut Box::pin(opened), which, &doing).await;
         self.position = reader.position();
         self.gap |= reader.has_gap();
-        answer
+        match (answer, reader.said()) {
+            (Ok(true), Some(said)) => {
+                let said = crate::capability::events::printable(&said);
+                Err(error(ErrorKind::Failed, format!("{doing}: its node says: {said}")))
+            }
+            (answer, _) => answer,
+        }
     }
 
     async fn pump(
@@ -238,17 +259,17 @@ impl PodReader {
         stream: &mut (impl AsyncBufRead + Unpin),
         which: Which,
         doing: &str,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         loop {
             let limit = if which == Which::Following { self.patience_with_silence() } else { OPENING };
             let bytes = match tokio::time::timeout(limit, stream.fill_buf()).await {
                 Ok(Ok(bytes)) => bytes,
                 Ok(Err(cause)) => return Err(error(ErrorKind::Unavailable, format!("{doing}: {cause}"))),
-                Err(_) if which == Which::Following => return Ok(()),
+                Err(_) if which == Which::Following => return Ok(false),
                 Err(_) => return Err(error(ErrorKind::Unavailable, format!("{doing}: nothing comes any more"))),
             };
             if bytes.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             let (fresh, read) = (reader.read(bytes), bytes.len());
             stream.consume_unpin(read);

@@ -251,3 +251,86 @@ pub(super) fn check_name(what: &str, name: &str) -> Result<(), ApiError> {
         "names are lower-case letters, digits, `-` and `.`, and begin and end with a letter or digit",
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn job(change: impl FnOnce(&mut Value)) -> String {
+        let mut job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}, "spec": {"template": {"spec": {
+            "containers": [{"name": "main", "image": "i", "resources": {"limits": {"cpu": "1"}}}]}}}});
+        change(&mut job);
+        job.to_string()
+    }
+
+    fn refused(text: &str) -> ApiError {
+        Object::read(text, "ns").map(|object| object.name).unwrap_err()
+    }
+
+    #[test]
+    fn a_member_that_nobody_knows_is_refused_with_its_path() {
+        let cases: [(&str, &str, Value); 4] = [
+            ("/spec/template/spec/containers/0", "spec.template.spec.containers[0].imag", json!("x")),
+            ("/spec", "spec.backofLimit", json!(1)),
+            ("", "sepc", json!({})),
+            ("/metadata", "metadata.lables", json!({"a": "b"})),
+        ];
+        for (place, path, value) in cases {
+            let name = path.rsplit('.').next().unwrap();
+            let error = refused(&job(|job| {
+                job.pointer_mut(place).unwrap()[name] = value;
+            }));
+            assert!(error.message.contains(&format!("`{path}`")), "{}", error.message);
+            assert!(matches!(error.kind, ErrorKind::InvalidInput));
+        }
+        // What says nothing is nothing that could be lost.
+        assert!(Object::read(&job(|job| job["spec"]["nothing"] = Value::Null), "ns").is_ok());
+    }
+
+    #[test]
+    fn nobody_but_the_host_says_whose_an_object_is() {
+        let own = json!({"maddock.dev/run": "another"});
+        for place in ["/metadata", "/spec/template"] {
+            let error = refused(&job(|job| match place {
+                "/metadata" => job["metadata"]["labels"] = own.clone(),
+                _ => job["spec"]["template"]["metadata"] = json!({"labels": own}),
+            }));
+            assert!(error.message.contains("maddock.dev/run"), "{}", error.message);
+        }
+        assert!(refused(&job(|job| job["metadata"]["finalizers"] = json!(["x/y"]))).message.contains("finalizers"));
+        assert!(refused(&job(|job| job["metadata"]["generateName"] = json!("a-"))).message.contains("generateName"));
+        assert!(refused(&job(|job| job["metadata"]["namespace"] = json!("other"))).message.contains("`other`"));
+        assert!(Object::read(&job(|job| job["metadata"]["namespace"] = json!("ns")), "ns").is_ok());
+    }
+
+    #[test]
+    fn the_owner_stands_on_the_object_and_on_its_pods() {
+        let text = job(|job| job["metadata"]["labels"] = json!({"mine": "1"}));
+        let owner = Owner { run: "r".to_owned(), job: "j".to_owned() };
+        let value = Object::read(&text, "ns").unwrap().owned(&owner, "ns");
+        assert_eq!(value["metadata"]["labels"], json!({"mine": "1", "maddock.dev/run": "r", "maddock.dev/job": "j"}));
+        assert_eq!(value["spec"]["template"]["metadata"]["labels"]["maddock.dev/run"], "r");
+        assert_eq!(value["metadata"]["namespace"], "ns");
+    }
+
+    #[test]
+    fn a_kind_that_is_not_spoken_of_is_unsupported_and_so_is_a_secret_in_clear() {
+        for kind in ["Deployment", "ClusterRoleBinding", "Secret", "", "job"] {
+            let text = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}}).to_string();
+            assert!(matches!(refused(&text).kind, ErrorKind::Unsupported), "{kind}");
+        }
+        let other = job(|job| job["apiVersion"] = json!("batch/v1beta1"));
+        assert!(matches!(refused(&other).kind, ErrorKind::InvalidInput));
+    }
+
+    #[test]
+    fn a_name_names_one_thing() {
+        for wrong in ["", "A", "a/b", "a..b", "-a", "a-", "*", "a b", "..", "a,b", "a?x=1"] {
+            assert!(check_name("name", wrong).is_err(), "{wrong:?}");
+        }
+        for sound in ["a", "a-b.c", "0", &"x".repeat(253)] {
+            assert!(check_name("name", sound).is_ok(), "{sound}");
+        }
+    }
+}

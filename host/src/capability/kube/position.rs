@@ -5,6 +5,8 @@ use jiff::Timestamp;
 
 /// Longer than any time and its space.
 const HEAD: usize = 64;
+/// Of the server's own words.
+const SAID: usize = 500;
 
 /// How far the output has been told.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ enum Share {
     All,
     None,
     From(u64),
+    /// It is the server's own.
+    Words,
 }
 
 /// Takes a stream apart.
@@ -47,13 +51,15 @@ pub(super) struct Reader {
     head: Vec<u8>,
     line: Option<Share>,
     gap: bool,
+    /// What the server itself said in place of output, as far as it is worth showing.
+    said: Vec<u8>,
 }
 
 impl Reader {
     /// A reader of a stream that begins a little before a position.
     pub(super) fn new(position: Position) -> Self {
         let overlap = position.last.map(|_| Overlap { position, met: false });
-        Self { position, overlap, head: Vec::new(), line: None, gap: false }
+        Self { position, overlap, head: Vec::new(), line: None, gap: false, said: Vec::new() }
     }
 
     pub(super) fn position(&self) -> Position {
@@ -63,6 +69,15 @@ impl Reader {
     /// Whether something between the position and what came was not there any more.
     pub(super) fn has_gap(&self) -> bool {
         self.gap
+    }
+
+    /// What the server said in place of output: a line without a time is no line of the container's.
+    pub(super) fn said(&self) -> Option<String> {
+        // The last line of a stream may lack its end.
+        let head = if self.line.is_none() { self.head.as_slice() } else { &[] };
+        let said: Vec<u8> = self.said.iter().chain(head).copied().collect();
+        let text = String::from_utf8_lossy(&said).trim().to_owned();
+        (!text.is_empty()).then_some(text)
     }
 
     /// The part of the bytes that is new, without times.
@@ -100,30 +115,32 @@ impl Reader {
             .or_else(|| head.strip_suffix(b"\n"))
             .and_then(|text| std::str::from_utf8(text).ok())
             .and_then(|text| text.parse::<Timestamp>().ok());
-        let share = self.share(stamp);
+        let Some(at) = stamp else {
+            self.keep(&head);
+            self.line = (!head.ends_with(b"\n")).then_some(Share::Words);
+            return;
+        };
+        let share = self.share(at);
         if share == Share::All {
-            match stamp {
-                Some(at) if self.position.last != Some(at) => {
-                    self.position = Position { last: Some(at), lines: 0, part: 0 }
-                }
-                _ => self.position.part = 0,
+            match self.position.last {
+                Some(last) if last == at => self.position.part = 0,
+                _ => self.position = Position { last: Some(at), lines: 0, part: 0 },
             }
         }
         self.line = Some(share);
-        match stamp {
-            // A line of nothing may come without the space.
-            Some(_) if head.ends_with(b"\n") => self.line(share, b"\n", true, fresh),
-            Some(_) => {}
-            // Not a time: the server's own words, which belong to the output.
-            None => {
-                let ended = head.ends_with(b"\n");
-                self.line(share, &head, ended, fresh);
-            }
+        // A line of nothing may come without the space.
+        if head.ends_with(b"\n") {
+            self.line(share, b"\n", true, fresh);
         }
     }
 
-    fn share(&mut self, stamp: Option<Timestamp>) -> Share {
-        let (Some(overlap), Some(at)) = (self.overlap.as_mut(), stamp) else { return Share::All };
+    fn keep(&mut self, words: &[u8]) {
+        let room = SAID.saturating_sub(self.said.len());
+        self.said.extend(words.iter().take(room));
+    }
+
+    fn share(&mut self, at: Timestamp) -> Share {
+        let Some(overlap) = self.overlap.as_mut() else { return Share::All };
         let told = &mut overlap.position;
         match told.last.map(|last| at.cmp(&last)) {
             Some(std::cmp::Ordering::Less) => Share::None,
@@ -150,6 +167,10 @@ impl Reader {
         let new = match share {
             Share::All => part,
             Share::None => &[],
+            Share::Words => {
+                self.keep(part);
+                &[]
+            }
             Share::From(skip) => {
                 let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(part.len());
                 self.line = Some(Share::From(skip - skipped as u64));
@@ -157,7 +178,7 @@ impl Reader {
             }
         };
         fresh.extend(new);
-        if share != Share::None {
+        if !matches!(share, Share::None | Share::Words) {
             self.position.part = self.position.part.saturating_add(new.len() as u64);
             if ended {
                 self.position.lines = self.position.lines.saturating_add(1);
@@ -227,9 +248,17 @@ mod tests {
     }
 
     #[test]
-    fn words_of_the_server_are_told_as_they_are() {
-        let mut reader = Reader::new(Position::default());
-        let text = "failed to open the file of the log, which is a line longer than any time could be\nshort\n";
-        assert_eq!(read(&mut reader, text.as_bytes()), text);
+    fn words_of_the_server_are_not_taken_for_output() {
+        let text = "unable to retrieve container logs for containerd://80f05e5c257f5d64d5dc7bbfbbc6dbfa78e10f6c611bbdbf0e2bfafaa918c6b8";
+        for end in ["", "\n"] {
+            let mut reader = Reader::new(Position::default());
+            assert_eq!(read(&mut reader, &lines(&[(1, "one\n")])), "one\n");
+            assert_eq!(reader.said(), None);
+            assert_eq!(read(&mut reader, format!("{text}{end}").as_bytes()), "");
+            assert_eq!(reader.said().as_deref(), Some(text));
+        }
+        let mut short = Reader::new(Position::default());
+        assert_eq!(read(&mut short, b"gone"), "");
+        assert_eq!(short.said().as_deref(), Some("gone"));
     }
 }

@@ -161,3 +161,94 @@ impl Words {
         self.add_all("external-address", &spec.external_name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn words(spec: Value) -> Vec<(&'static str, String)> {
+        let mut words = Words::default();
+        words.pod(Some(&serde_json::from_value(spec).unwrap()));
+        words.words
+    }
+
+    fn has(words: &[(&'static str, String)], name: &str, value: &str) -> bool {
+        words.iter().any(|(of, is)| *of == name && is == value)
+    }
+
+    #[test]
+    fn everything_that_widens_what_a_pod_reaches_has_a_word() {
+        let found = words(json!({
+            "hostNetwork": true, "hostPID": true, "hostIPC": true, "nodeName": "n1", "serviceAccountName": "sa",
+            "priorityClassName": "high", "runtimeClassName": "rc", "imagePullSecrets": [{"name": "pull"}],
+            "securityContext": {"sysctls": [{"name": "net.x", "value": "1"}], "seccompProfile": {"type": "Unconfined"}},
+            "initContainers": [{"name": "i", "image": "init:1", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}],
+            "containers": [{"name": "c", "image": "main:1", "ports": [{"containerPort": 1, "hostPort": 80}],
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s1", "key": "k"}}}],
+                "envFrom": [{"secretRef": {"name": "s2"}}],
+                "securityContext": {"privileged": true, "procMount": "Unmasked", "appArmorProfile": {"type": "Unconfined"}}}],
+            "volumes": [
+                {"name": "v1", "hostPath": {"path": "/etc"}}, {"name": "v2", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "v3", "secret": {"secretName": "s3"}}, {"name": "v4", "nfs": {"server": "h", "path": "/p"}},
+                {"name": "v5", "projected": {"sources": [{"secret": {"name": "s4"}}]}},
+                {"name": "v6", "csi": {"driver": "d.example"}}, {"name": "v7", "image": {"reference": "vol:1"}},
+                {"name": "v8", "emptyDir": {"medium": "Memory"}}],
+        }));
+        for (name, value) in [
+            ("host-network", "true"),
+            ("host-pid", "true"),
+            ("host-ipc", "true"),
+            ("node", "n1"),
+            ("service-account", "sa"),
+            ("priority-class", "high"),
+            ("runtime-class", "rc"),
+            ("secret-object", "pull"),
+            ("sysctl", "net.x"),
+            ("seccomp", "unconfined"),
+            ("image", "init:1"),
+            ("image", "main:1"),
+            ("image", "vol:1"),
+            ("capability", "SYS_ADMIN"),
+            ("host-port", "80"),
+            ("secret-object", "s1"),
+            ("secret-object", "s2"),
+            ("secret-object", "s3"),
+            ("secret-object", "s4"),
+            ("privileged", "true"),
+            ("unmasked-proc", "true"),
+            ("apparmor", "Unconfined"),
+            ("host-path", "/etc"),
+            ("volume-claim", "data"),
+            ("nfs", "h:/p"),
+            ("volume-source", "csi"),
+            ("volume-source", "hostPath"),
+            ("volume-source", "nfs"),
+        ] {
+            assert!(has(&found, name, value), "{name} `{value}` is not among {found:?}");
+        }
+        assert!(!has(&found, "volume-source", "emptyDir"));
+    }
+
+    #[test]
+    fn a_plain_pod_says_its_image_and_nothing_else() {
+        let plain =
+            words(json!({"containers": [{"name": "c", "image": "main:1", "securityContext": {"privileged": false,
+            "seccompProfile": {"type": "RuntimeDefault"}}}], "hostNetwork": false}));
+        assert_eq!(plain, [("image", "main:1".to_owned())]);
+    }
+
+    #[test]
+    fn a_service_that_is_reached_from_outside_says_so() {
+        let words = |spec: Value| {
+            let mut words = Words::default();
+            words.service(
+                &serde_json::from_value(json!({"apiVersion": "v1", "kind": "Service", "spec": spec})).unwrap(),
+            );
+            words.words
+        };
+        assert!(words(json!({"clusterIP": "None"})).is_empty());
+        assert!(has(&words(json!({"type": "LoadBalancer"})), "service-type", "LoadBalancer"));
+        assert!(has(&words(json!({"externalIPs": ["1.2.3.4"]})), "external-address", "1.2.3.4"));
+    }
+}

@@ -201,6 +201,15 @@ impl Watch {
         }
     }
 
+    /// A Job is about to be made: what is known of an earlier one of that name says nothing about it.
+    pub(super) fn expect(&self, job: &str) {
+        let mut known = self.known();
+        if let Some(tracked) = known.jobs.get_mut(job) {
+            let change = tracked.change;
+            *tracked = Tracked { change, ..Tracked::default() };
+        }
+    }
+
     /// Tells when something was heard.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.state.turns.subscribe()
@@ -298,7 +307,10 @@ impl Known {
             Heard::Changed(job) => self.job(job),
             Heard::Gone(job) => {
                 let tracked = self.jobs.entry(job.metadata.name.unwrap_or_default()).or_default();
-                tracked.job = Some(gone());
+                // Another of that name may have come in its place.
+                if job.metadata.uid.as_ref() == Some(&tracked.uid) {
+                    tracked.job = Some(gone());
+                }
             }
             Heard::Back => {
                 self.away.remove(&Stream::Jobs);

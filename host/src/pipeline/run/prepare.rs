@@ -137,7 +137,7 @@ impl Shared {
         let workspace = job::workspace(&directory);
         let hooks: Vec<String> =
             additions.before.iter().chain(&additions.after).map(|hook| hook.file.clone()).collect();
-        if !self.options.dry_run {
+        if self.is_staged() {
             let (tree, name, work_directory) =
                 (place.context.roots.tree.clone(), card.name.clone(), job::work_directory(card));
             let (staged, destination) = (script.clone(), workspace.clone());
@@ -232,10 +232,16 @@ impl Shared {
         }
     }
 
-    /// The job's own directory; of a dry run only its name.
+    /// Whether a job's files are put together: also in a dry run, where they are a part of what is handed in. A dry run's
+    /// directory is gone with it.
+    fn is_staged(&self) -> bool {
+        !self.options.dry_run || !self.target.has("local")
+    }
+
+    /// The job's own directory; only its name where nothing is put there.
     fn job_directory(&self, id: &str) -> std::io::Result<PathBuf> {
         let directory = &self.place.directory;
-        if self.options.dry_run { directory.job_path(id) } else { directory.create_job(id) }
+        if self.is_staged() { directory.create_job(id) } else { directory.job_path(id) }
     }
 
     async fn attach(
