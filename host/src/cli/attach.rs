@@ -117,8 +117,9 @@ pub async fn finish(
         context: invocation.context.clone(),
         directory: invocation.directory.clone(),
         config: Arc::new(record.config.clone()),
-        said: Arc::new(record.said.clone()),
-        presets: Arc::new(record.presets.clone()),
+        // These are for setting jobs up, which was done.
+        said: Arc::default(),
+        presets: Arc::default(),
         events: invocation.events.clone(),
         stop,
         // Whoever begins to finish a run does not end it by going away.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,10 @@ pub struct Order {
     pub record: RunRecord,
     /// The jobs.
     pub works: Vec<Work>,
+    /// What of the configuration somebody said.
+    pub said: Value,
+    /// What of it only presets say.
+    pub presets: Value,
     /// Component files from the command line.
     pub plugins: Vec<PathBuf>,
     /// Say more.

@@ -146,15 +146,13 @@ async fn phases(
     let (target, works) = match manifest {
         Some(manifest) => {
             effective = merged(&manifest, &effective)?;
-            let target = choose(invocation, &effective).await?;
-            check_leaving(arguments, &target)?;
+            let target = choose_for(invocation, arguments, &effective).await?;
             let works = from_manifest(&manifest);
             settle(invocation, &mut effective, &target, Some(&manifest), &cards_of(&works))?;
             (target, works)
         }
         None => {
-            let target = choose(invocation, &effective).await?;
-            check_leaving(arguments, &target)?;
+            let target = choose_for(invocation, arguments, &effective).await?;
             let image = effective.text("MAD_CONTAINER_IMAGE").map(str::to_owned);
             let unknown = if image.is_some() { Exit::Run } else { Exit::Build };
             let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
@@ -226,8 +224,6 @@ async fn phases(
         options,
         worker: run::is_worker(&invocation.setup.environment),
         config: effective.value().clone(),
-        said: effective.said(),
-        presets: effective.preset(),
         build_failed,
         build_summary,
         summary_output: arguments.summary_output.clone(),
@@ -236,6 +232,8 @@ async fn phases(
     let order = background::Order {
         record,
         works,
+        said: effective.said(),
+        presets: effective.preset(),
         plugins: arguments.common.plugins.clone(),
         verbose: arguments.common.verbose,
         json: arguments.common.format == Format::Json,
@@ -273,7 +271,7 @@ pub(super) async fn attend(
     target: &Chosen,
     attending: Attending,
 ) -> Outcome {
-    let background::Order { record, works, json, .. } = order;
+    let background::Order { record, works, said, presets, json, .. } = order;
     let format = if json { Format::Json } else { Format::Text };
     let Attending { manner, stop, progress, members } = attending;
     invocation.record("run", "running", members);
@@ -283,8 +281,8 @@ pub(super) async fn attend(
         context: invocation.context.clone(),
         directory: invocation.directory.clone(),
         config: Arc::new(record.config.clone()),
-        said: Arc::new(record.said.clone()),
-        presets: Arc::new(record.presets.clone()),
+        said: Arc::new(said),
+        presets: Arc::new(presets),
         events: invocation.events.clone(),
         stop,
         manner,
@@ -470,15 +468,16 @@ pub(super) async fn choose(invocation: &Invocation, effective: &Effective) -> Re
     Chosen::new(plugin, &invocation.session()).await.map_err(|error| Failure::of_plugin(Exit::Run, &error))
 }
 
-/// A target whose jobs end with this command is not asked to leave them.
-fn check_leaving(arguments: &Run, target: &Chosen) -> Result<(), Failure> {
+/// The same for jobs that may have to outlive this command.
+async fn choose_for(invocation: &Invocation, arguments: &Run, effective: &Effective) -> Result<Chosen, Failure> {
+    let target = choose(invocation, effective).await?;
     let detaches =
         [(arguments.detach, "--detach"), (arguments.on_interrupt == OnInterrupt::Detach, "--on-interrupt detach")];
     match detaches.into_iter().find(|(asked, _)| *asked && !target.has("detach")) {
-        None => Ok(()),
+        None => Ok(target),
         Some((_, option)) => Err(Failure::new(
             Exit::Arguments,
-            format!("jobs on target `{}` cannot outlive this command: `{option}`", target.plugin.name()),
+            format!("`{option}`: jobs of `{}` cannot outlive this command", target.plugin.name()),
         )
         .hint("leave the option out, or choose a target that can by `--target`")),
     }

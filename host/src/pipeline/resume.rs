@@ -85,10 +85,6 @@ pub struct RunRecord {
     pub worker: bool,
     /// The effective configuration, the error scan's among it; secrets are masked.
     pub config: Value,
-    /// What of it somebody said.
-    pub said: Value,
-    /// What of it presets say.
-    pub presets: Value,
     /// How many rows the results file had before.
     pub first_row: usize,
     /// An image was not built, or not pushed.
@@ -123,6 +119,8 @@ pub struct JobRecord {
     pub facts: JobFacts,
     /// How many nodes it has.
     pub nodes: u32,
+    /// How many of them have to report.
+    pub reporting_nodes: u32,
     /// Seconds.
     pub time_limit: Option<u64>,
     /// Patterns of the files to bring back.
@@ -143,6 +141,7 @@ impl JobRecord {
             work: work.clone(),
             facts,
             nodes: 1,
+            reporting_nodes: 1,
             time_limit: None,
             collect: Vec::new(),
             secrets: Vec::new(),

@@ -34,7 +34,8 @@ impl Shared {
     pub(super) async fn execute(&self, work: &Work, ready: &Ready, facts: JobFacts) -> Execution {
         let job = &ready.job;
         let record = JobRecord {
-            nodes: job::reporting_nodes(job),
+            nodes: job.topology.nodes,
+            reporting_nodes: job::reporting_nodes(job),
             time_limit: job.time_limit,
             collect: job.collect.clone(),
             secrets: ready.secrets.clone(),
@@ -117,7 +118,7 @@ impl Shared {
             tree: &place.context.roots.tree,
             log,
             facts: record.facts.clone(),
-            nodes: record.nodes,
+            nodes: record.reporting_nodes,
             skip_model: self.options.skip_model,
             worker: self.worker,
         };
