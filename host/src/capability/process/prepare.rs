@@ -9,9 +9,10 @@ use std::time::Duration;
 use maddock_bindings::api::process::Command;
 use maddock_bindings::api::types::{EnvValue, EnvVar, ErrorKind};
 
-use super::Process;
+use super::{Process, interpreter};
 use crate::capability::files::place;
 use crate::capability::gate::{Call, Permit};
+use crate::capability::policy::Policy;
 use crate::capability::secrets::SecretStore;
 use crate::capability::{ApiError, error, error_with_hint};
 use crate::plugin::RunContext;
@@ -85,10 +86,24 @@ impl Asked {
     }
 
     /// Adds what the command wants to touch to a call.
-    pub(super) fn describe(&self, call: Call<Process>) -> Call<Process> {
+    pub(super) fn describe(&self, call: Call<Process>, policy: &Policy) -> Call<Process> {
         let mut call = call.on("program", &self.name);
         if let Some(program) = &self.program {
             call = call.on("path", program.to_string_lossy());
+            // Reading a program whole costs time: only where a rule wants to know.
+            if policy.speaks_of("program-digest") {
+                call = call.on("program-digest", digest(program).unwrap_or_default());
+            }
+        }
+        let arguments = self.argv.get(1..).unwrap_or_default();
+        // Refused before, where an argument cannot be quoted: it has a NUL byte.
+        let joined = shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_default();
+        let time = self.time_limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.as_secs_f64().to_string());
+        call = call.on("arguments", joined).on("time", time);
+        if let Some(interpreter) =
+            interpreter::of_inline_code(&self.name, self.program.as_deref(), arguments, self.has_stdin())
+        {
+            call = call.on("inline-code", interpreter);
         }
         let secrets = self.env.iter().filter_map(|variable| match &variable.value {
             EnvValue::Secret(name) => Some(name),
@@ -146,6 +161,25 @@ impl Asked {
             stdin: self.stdin,
             time_limit: self.time_limit,
         })
+    }
+}
+
+/// `sha256:…` of a program's file. It is read before it is executed: whoever can replace the file in between can deceive this.
+fn digest(program: &Path) -> std::io::Result<String> {
+    use std::io::BufRead;
+
+    use sha2::Digest;
+
+    let mut file = std::io::BufReader::with_capacity(1 << 16, std::fs::File::open(program)?);
+    let mut hasher = sha2::Sha256::new();
+    loop {
+        let bytes = file.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(format!("sha256:{}", hex::encode(hasher.finalize())));
+        }
+        hasher.update(bytes);
+        let read = bytes.len();
+        file.consume(read);
     }
 }
 
