@@ -32,6 +32,7 @@ const ENDINGS: &[(&str, &[&str])] = &[
         "docker.create-container",
         &["docker.find-containers", "docker.inspect-container", "docker.stop-container", "docker.remove-container"],
     ),
+    ("kube.create", &["kube.list-owned", "kube.get", "kube.next-change", "kube.delete"]),
     ("process.launch", &["process.attach", "process.stop"]),
     ("slurm.submit", &["slurm.cancel", "slurm.find", "slurm.query", "slurm.next-change"]),
 ];
@@ -60,13 +61,16 @@ pub fn seen(line: &str) -> Option<Seen> {
     Some(Seen { plugin: text("plugin")?, digest: text("digest")?, call: words.call, scope })
 }
 
+/// Scopes and their values, of all calls of one function.
+type Values<'a> = Vec<(&'static str, &'a str)>;
+
 /// What one plugin asked for by one call: lines of a rule.
 type Lines = Vec<String>;
 
 /// The policy for what was seen. `what`: a word for the run, for the head of the file.
 #[must_use]
 pub fn suggest(what: &str, calls: &[Seen], roots: &Roots, built_in: &[&str]) -> String {
-    let mut asked: BTreeMap<(&str, &str), BTreeMap<&'static str, Vec<(&'static str, &str)>>> = BTreeMap::new();
+    let mut asked: BTreeMap<(&str, &str), BTreeMap<&str, Values<'_>>> = BTreeMap::new();
     for call in calls {
         let digest = if built_in.contains(&call.plugin.as_str()) { "" } else { call.digest.as_str() };
         let of_plugin = asked.entry((&call.plugin, digest)).or_default();
