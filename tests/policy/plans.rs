@@ -60,3 +60,24 @@ fn a_project_and_the_command_line_cannot_widen() {
     let after = ground.run("process", &[]);
     assert_ne!(after.code, Some(5), "{after:?}");
 }
+
+#[test]
+fn a_build_with_a_refused_step_is_never_begun() {
+    let ground = Ground::new(serde_json::json!({"dockerfile": "docker/m"}), "echo 'performance: 5 things'\n");
+    ground.write(
+        "tree/docker/m.ubuntu.amd.Dockerfile",
+        "# CONTEXT {'gpu_vendor': 'AMD', 'guest_os': 'UBUNTU'}\nFROM scratch\n",
+    );
+    ground.user("schema = 1\n[[deny]]\nplugin = \"build-docker\"\ncalls = [\"docker.build-image\"]\nreason = \"built elsewhere\"\n");
+    let tree = ground.path("tree").display().to_string();
+    let build = ["build", "-t", "t", "--model-dir", &tree];
+    ground
+        .call(&build)
+        .exits(5)
+        .says(&["m: policy refuses plugin `build-docker` the call `docker.build-image`", "built elsewhere"]);
+    assert!(ground.trace().iter().all(|line| !line["call"].as_str().unwrap().starts_with("docker.")));
+    ground
+        .call(&[&build[..], &["--dry-run"]].concat())
+        .exits(5)
+        .says(&["refused: policy refuses plugin `build-docker`"]);
+}
