@@ -23,6 +23,8 @@ const ALWAYS_INHERITED: [&str; 2] = ["PATH", "HOME"];
 /// A command that is well formed, before the gate was asked.
 pub(super) struct Asked {
     argv: Vec<String>,
+    /// The arguments as policy and trace may see them.
+    shown: String,
     /// The last part of `argv[0]`.
     name: String,
     /// None where the program is not there.
@@ -82,7 +84,8 @@ impl Asked {
             .filter_map(|name| Some((name.to_owned(), context.environment.get(name)?.to_owned())))
             .collect();
         let time_limit = time_limit_ms.map(Duration::from_millis);
-        Ok(Self { name, program, inherited, inherit, env, directory, stdin, time_limit, argv })
+        let shown = shown(argv.get(1..).unwrap_or_default(), &context.secrets);
+        Ok(Self { shown, name, program, inherited, inherit, env, directory, stdin, time_limit, argv })
     }
 
     /// Adds what the command wants to touch to a call.
@@ -96,10 +99,8 @@ impl Asked {
             }
         }
         let arguments = self.argv.get(1..).unwrap_or_default();
-        // Refused before, where an argument cannot be quoted: it has a NUL byte.
-        let joined = shlex::try_join(arguments.iter().map(String::as_str)).unwrap_or_default();
         let time = self.time_limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.as_secs_f64().to_string());
-        call = call.on("arguments", joined).on("time", time);
+        call = call.on("arguments", &self.shown).on("time", time);
         if let Some(interpreter) =
             interpreter::of_inline_code(&self.name, self.program.as_deref(), arguments, self.has_stdin())
         {
@@ -164,6 +165,17 @@ impl Asked {
     }
 }
 
+/// Arguments as one line, without any secret that somebody has put there: the line goes into the trace.
+fn shown(arguments: &[String], secrets: &SecretStore) -> String {
+    let values = secrets.values();
+    let hidden = arguments
+        .iter()
+        .map(|argument| values.iter().fold(argument.clone(), |argument, value| argument.replace(value, "[secret]")));
+    let hidden: Vec<String> = hidden.collect();
+    // What cannot be quoted has a NUL byte, and was refused before.
+    shlex::try_join(hidden.iter().map(String::as_str)).unwrap_or_default()
+}
+
 /// `sha256:…` of a program's file. It is read before it is executed: whoever can replace the file in between can deceive this.
 fn digest(program: &Path) -> std::io::Result<String> {
     use std::io::BufRead;
@@ -211,4 +223,17 @@ fn check_name(name: &str) -> Result<(), ApiError> {
         format!("`{shown}` is not the name of a variable"),
         "names are letters, digits and `_`, and begin with no digit",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_among_arguments_is_not_in_what_the_trace_will_hold() {
+        let mut secrets = SecretStore::default();
+        secrets.add("credential/x/token", "s3cret value");
+        let arguments = ["--token=s3cret value", "a b", "s3"].map(str::to_owned);
+        assert_eq!(shown(&arguments, &secrets), "'--token=[secret]' 'a b' s3");
+    }
 }
