@@ -40,6 +40,13 @@ fn the_help_of_report() {
 }
 
 #[test]
+fn the_help_of_config() {
+    insta::assert_snapshot!(help(&["config"]));
+    insta::assert_snapshot!("the_help_of_config_show", help(&["config", "show"]));
+    insta::assert_snapshot!("the_help_of_config_presets", help(&["config", "presets"]));
+}
+
+#[test]
 fn the_help_of_plugin() {
     insta::assert_snapshot!(help(&["plugin"]));
     insta::assert_snapshot!("the_help_of_plugin_list", help(&["plugin", "list"]));

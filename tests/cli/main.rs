@@ -12,10 +12,12 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod configuration;
 mod discover;
 mod ending;
 mod exit_codes;
 mod help;
+mod launchers;
 mod playground;
 mod reports;
 mod results;

@@ -10,6 +10,8 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod launchers;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -50,12 +52,18 @@ impl Ground {
     }
 
     fn command(&self, section: &Value) -> Command {
+        self.command_with(&json!({"slurm": section}))
+    }
+
+    fn command_with(&self, context: &Value) -> Command {
         let mut command = Command::new(MADDOCK);
         command
             .args(["run", "--tags", "t", "--target", "slurm", "--model-dir"])
             .arg(self.root.path().join("tree"))
-            .args(["--additional-context", &json!({"slurm": section}).to_string()])
+            .args(["--additional-context", &context.to_string()])
             .current_dir(self.work())
+            // Tests may run inside of an allocation themselves.
+            .env_remove("SLURM_JOB_ID")
             .stdin(Stdio::null());
         command
     }
@@ -260,12 +268,43 @@ fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
 }
 
 #[test]
-fn no_partition_is_refused_before_anything_is_handed_in() {
+fn without_a_partition_the_scheduler_s_default_takes_the_job() {
     let Some(ground) = Ground::new("no partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"nodes": 1}));
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-    assert!(said(&output).contains("slurm.partition") || said(&output).contains("no partition"), "{}", said(&output));
-    assert_eq!(ground.queue(), "");
+    let output = ground.run(&json!({"exclusive": false, "mem": "100M"}));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(ground.job()["verdict"], "SUCCESS");
+}
+
+#[test]
+fn what_the_target_cannot_do_is_refused_before_anything_is_handed_in() {
+    let Some(ground) = Ground::new("impossible values", json!({}), GOOD) else { return };
+    for (section, key) in [
+        (json!({"time": "soon"}), "slurm.time"),
+        (json!({"nodes": 0}), "slurm.nodes"),
+        (json!({"gpus_per_node": -2}), "slurm.gpus_per_node"),
+    ] {
+        let output = ground.run(&with(cpu(), section));
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert!(said(&output).contains(key), "{}", said(&output));
+    }
+    let jobs = Command::new("squeue").args(["--noheader", "--format=%k"]).output().unwrap();
+    let runs = std::fs::read_dir(ground.work().join(".maddock/runs")).unwrap();
+    let queue = String::from_utf8(jobs.stdout).unwrap();
+    for run in runs {
+        assert!(!queue.contains(run.unwrap().file_name().to_str().unwrap()), "{queue}");
+    }
+}
+
+#[test]
+fn a_model_s_own_number_of_gpus_counts_more_than_the_preset_s_and_all_is_a_whole_node() {
+    for (card, expected) in
+        [(json!({"n_gpus": "2"}), "gpus-per-node=2\n"), (json!({"n_gpus": "-1"}), "gpus-per-node=8\n")]
+    {
+        let Some(ground) = Ground::new("presets and cards", card, GOOD) else { return };
+        let output = ground.command(&json!({})).arg("--dry-run").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains(&format!("| {expected}")), "{expected}: {}", said(&output));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 mod build;
 mod containers;
 mod context;
-mod copy;
+pub(super) mod copy;
 mod engine;
 mod feed;
 mod follow;

@@ -40,6 +40,13 @@ pub enum Command {
         #[command(subcommand)]
         report: Report,
     },
+    /// Show the effective configuration, and the presets that there are
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Config {
+        /// What to show.
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
     /// List and inspect plugins
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Plugin {
@@ -122,6 +129,9 @@ pub struct Context {
     /// Make unknown keys of the context an error
     #[arg(long)]
     pub strict: bool,
+    /// Add a preset by name or by the path of a JSON file; may be repeated
+    #[arg(long = "preset", value_name = "NAME")]
+    pub presets: Vec<String>,
 }
 
 /// `discover`
@@ -283,6 +293,47 @@ pub enum Report {
         #[command(flatten)]
         common: Common,
     },
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Print the configuration that a run with the same options would have
+    Show(Box<ConfigShow>),
+    /// List the presets: those that apply by themselves, and those to ask for
+    Presets {
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// `config show`
+#[derive(Debug, Args)]
+pub struct ConfigShow {
+    /// Only this key, such as `slurm` or `distributed.nnodes`
+    pub key: Option<String>,
+    /// Print where every value came from
+    #[arg(long)]
+    pub origin: bool,
+    /// Print JSON: the same as `--format json`
+    #[arg(long)]
+    pub json: bool,
+    /// Models that a run would select: what they agree on counts for presets
+    #[arg(long, short, value_name = "TAG", num_args = 1..)]
+    pub tags: Vec<String>,
+    /// Show what a run of this manifest would have
+    #[arg(long, short, value_name = "FILE", value_parser = perhaps_empty())]
+    pub manifest_file: Option<PathBuf>,
+    /// Additional context.
+    #[command(flatten)]
+    pub context: Context,
+    /// Where to run: the name of a target, such as `docker` or `process`
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// `plugin …`

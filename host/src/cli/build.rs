@@ -100,8 +100,11 @@ pub async fn run(arguments: Build) -> Outcome {
 }
 
 async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], stop: &CancellationToken) -> Outcome {
-    let mut effective = invocation.configuration(&arguments.context, true)?;
+    let mut effective = invocation.configuration(&arguments.context, None, true)?;
     let cards = signals::unless_stopped(stop, invocation.select(tags, Exit::Build)).await?;
+    let chosen = effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?;
+    let target = chosen.map_or_else(|| super::run::DEFAULT_TARGET.trim().to_owned(), |chosen| chosen.target);
+    invocation.apply_presets(&mut effective, &target, &cards)?;
     let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
     signals::unless_stopped(stop, checked).await?;
     let options = BuildOptions {

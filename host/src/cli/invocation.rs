@@ -14,6 +14,7 @@ use super::terminal::Terminal;
 use crate::capability::trace::Trace;
 use crate::config::effective::{Effective, Inputs};
 use crate::config::error::ConfigError;
+use crate::config::presets::{self, Shelf};
 use crate::config::schema::TargetKeys;
 use crate::pipeline::card::Card;
 use crate::pipeline::discover;
@@ -90,7 +91,12 @@ impl Invocation {
     ///
     /// # Errors
     /// It cannot be read or says something that cannot be: exit 4.
-    pub fn configuration(&self, context: &Context, build_defaults: bool) -> Result<Effective, Failure> {
+    pub fn configuration(
+        &self,
+        context: &Context,
+        target: Option<&str>,
+        build_defaults: bool,
+    ) -> Result<Effective, Failure> {
         let targets = self
             .setup
             .plugins
@@ -103,11 +109,25 @@ impl Invocation {
             text: Some(&context.additional_context),
             environment: self.setup.environment.iter().map(|(name, _)| name.to_owned()).collect(),
             targets,
+            target,
+            presets: &context.presets,
+            directory: self.setup.output.clone(),
             strict: context.strict,
             build_defaults,
             ..Inputs::default()
         })
         .map_err(|error| of_configuration(&error))
+    }
+
+    /// Lays the presets of a target under what is said, and refuses what cannot be before anything is done.
+    ///
+    /// # Errors
+    /// A preset is not there, or what is said cannot be together: exit 4.
+    pub fn apply_presets(&self, effective: &mut Effective, target: &str, cards: &[Card]) -> Result<(), Failure> {
+        let model = presets::common(cards.iter().map(|card| &card.model));
+        Shelf::shipped()
+            .and_then(|shelf| effective.apply_presets(&shelf, target, &model))
+            .map_err(|error| of_configuration(&error))
     }
 
     /// The models that tags select, completed.

@@ -21,6 +21,7 @@ macro_rules! eprintln {
 mod args;
 
 mod build;
+mod config;
 mod discover;
 mod doctor;
 mod exit;
@@ -133,6 +134,7 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Config { action } => config::run(action).await,
         Command::Completions { .. } | Command::Plugin { .. } | Command::Policy { .. } | Command::Database { .. } => {
             Ok(Exit::Success)
         }

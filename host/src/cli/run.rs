@@ -19,14 +19,14 @@ use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
 use crate::pipeline::event::{Gravity, Stream};
 use crate::pipeline::image::Image;
-use crate::pipeline::manifest::{Manifest, ManifestImage};
+use crate::pipeline::manifest::{Manifest, ManifestImage, MergeError};
 use crate::pipeline::run::{self, Chosen, JobReport, Place, RunOptions, RunReport, TimeLimit, Work};
 use crate::pipeline::stage;
 use crate::plugin::manifest::Kind;
 use crate::results::verdict::Verdict;
 
 /// The target where nothing names one.
-const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
+pub(super) const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
 
 /// Sections of the context that belong to targets, whether a plugin provides them or not.
 const TARGET_SECTIONS: &str = include_str!("../../../presets/target-sections.json");
@@ -125,7 +125,7 @@ async fn phases(
     stop: CancellationToken,
 ) -> Outcome {
     let events = &invocation.events;
-    let mut effective = invocation.configuration(&arguments.context, false)?;
+    let mut effective = invocation.configuration(&arguments.context, arguments.target.as_deref(), false)?;
     let idle = [
         (arguments.data_config.is_some(), "--data-config"),
         (arguments.force_mirror_local.is_some(), "--force-mirror-local"),
@@ -139,15 +139,18 @@ async fn phases(
     let mut checked_keys = false;
     let (target, works) = match manifest {
         Some(manifest) => {
-            effective = manifest.merged_under(&effective).map_err(|error| Failure::new(Exit::Arguments, &error))?;
-            let target = choose(invocation, arguments, &effective).await?;
-            (target, from_manifest(&manifest))
+            effective = merged(&manifest, &effective)?;
+            let target = choose(invocation, &effective).await?;
+            let works = from_manifest(&manifest);
+            settle(invocation, &mut effective, &target, Some(&manifest), &cards_of(&works))?;
+            (target, works)
         }
         None => {
-            let target = choose(invocation, arguments, &effective).await?;
+            let target = choose(invocation, &effective).await?;
             let image = effective.text("MAD_CONTAINER_IMAGE").map(str::to_owned);
             let unknown = if image.is_some() { Exit::Run } else { Exit::Build };
             let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
+            settle(invocation, &mut effective, &target, None, &cards)?;
             let works = match image {
                 _ if !target.has("images") => cards.into_iter().map(|card| Work { card, image: None }).collect(),
                 Some(reference) => cards.into_iter().map(|card| given_image(card, &reference)).collect(),
@@ -183,12 +186,16 @@ async fn phases(
         }
     };
     if !checked_keys {
-        let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
+        let cards = cards_of(&works);
         let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
         signals::unless_stopped(&stop, checked).await?;
     }
 
     let options = options(invocation, arguments, time_limit)?;
+    if !target.has("local") {
+        // What is handed to a queue fails hours later, or not at all.
+        check(invocation, &effective, &target, works.clone(), &options, &stop).await?;
+    }
     let place = place(invocation, &effective, events.clone(), &stop);
     if works.is_empty() {
         events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
@@ -233,7 +240,7 @@ fn given_image(card: Card, reference: &str) -> Work {
     Work { card, image: Some(image) }
 }
 
-fn from_manifest(manifest: &Manifest) -> Vec<Work> {
+pub(super) fn from_manifest(manifest: &Manifest) -> Vec<Work> {
     manifest.images().map(|image| Work { card: card_of(&image), image: Some(Image::of_manifest(&image)) }).collect()
 }
 
@@ -250,8 +257,41 @@ fn card_of(image: &ManifestImage<'_>) -> Card {
     card
 }
 
+pub(super) fn cards_of(works: &[Work]) -> Vec<Card> {
+    works.iter().map(|work| work.card.clone()).collect()
+}
+
+/// A manifest under what this invocation was given.
+pub(super) fn merged(manifest: &Manifest, effective: &Effective) -> Result<Effective, Failure> {
+    manifest.merged_under(effective).map_err(|error| of_merging(&error))
+}
+
+fn of_merging(error: &MergeError) -> Failure {
+    match error {
+        MergeError::Config(error) => invocation::of_configuration(error),
+        MergeError::Layout(error) => Failure::new(Exit::Arguments, error),
+    }
+}
+
+/// The rest of the configuration, now that the target is known: what a manifest says about a machine that is not this one,
+/// and the presets.
+pub(super) fn settle(
+    invocation: &Invocation,
+    effective: &mut Effective,
+    target: &Chosen,
+    manifest: Option<&Manifest>,
+    cards: &[Card],
+) -> Result<(), Failure> {
+    if let Some(manifest) = manifest.filter(|_| !target.has("local")) {
+        manifest.describe_elsewhere(effective).map_err(|error| of_merging(&error))?;
+    }
+    let provides = &target.plugin.loaded().manifest.provides;
+    let name = provides.first().map_or_else(|| target.plugin.name(), String::as_str).to_owned();
+    invocation.apply_presets(effective, &name, cards)
+}
+
 /// What a run's own build needs to be chosen: this machine's vendor first, then the defaults of builds.
-async fn build_defaults(invocation: &Invocation, effective: &mut Effective) -> Result<(), Failure> {
+pub(super) async fn build_defaults(invocation: &Invocation, effective: &mut Effective) -> Result<(), Failure> {
     let detected = run::detect(&invocation.setup.plugins, &invocation.session(), effective.value(), &invocation.events)
         .await
         .map_err(|error| Failure::of_plugin(Exit::Run, &error))?;
@@ -308,6 +348,8 @@ fn place(invocation: &Invocation, effective: &Effective, events: Stream, stop: &
         context: invocation.context.clone(),
         directory: invocation.directory.clone(),
         config: Arc::new(effective.value().clone()),
+        said: Arc::new(effective.said()),
+        presets: Arc::new(effective.preset()),
         events,
         stop: stop.clone(),
     }
@@ -322,12 +364,12 @@ fn of_run(error: &run::RunError) -> Failure {
 }
 
 /// The target: by option, by the configuration, or the default.
-async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective) -> Result<Chosen, Failure> {
+pub(super) async fn choose(invocation: &Invocation, effective: &Effective) -> Result<Chosen, Failure> {
     let plugins = &invocation.setup.plugins;
     let configured =
         effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?.map(|chosen| chosen.target);
     without_target(invocation, effective)?;
-    let name = arguments.target.clone().or(configured).unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
+    let name = configured.unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
     let plugin = plugins
         .providing(Kind::Target, &name)
         .map_err(|error| Failure::of_plugin(Exit::Run, &error))?
@@ -402,8 +444,10 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
 }
 
 fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<String, Value> {
-    let origins: Map<String, Value> =
-        effective.leaves().map(|(path, _, origin)| (path.to_string(), Value::String(origin.to_string()))).collect();
+    let origins: Map<String, Value> = effective
+        .leaves()
+        .map(|(path, _, origin)| (path.to_string(), Value::String(effective.source(path, origin))))
+        .collect();
     let mut members = Map::new();
     members.insert("target".to_owned(), json!(target.plugin.name()));
     members.insert("models".to_owned(), works.iter().map(|work| work.card.name.clone()).collect());

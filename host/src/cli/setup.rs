@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::args::Common;
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::capability::Queue;
 use crate::capability::docker::Connection;
 use crate::capability::policy::{Homes, Policy, PolicyError, Roots};
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
+use crate::capability::{Clusters, Queue};
 use crate::plugin::catalog::Catalog;
 use crate::plugin::{Environment, Plugins, RunContext, Session};
 
@@ -95,6 +95,7 @@ impl Setup {
             secrets,
             docker: Connection::default(),
             queue: Queue::default(),
+            clusters: Clusters::default(),
             policy: Arc::new(policy),
             trace,
             detached: false,

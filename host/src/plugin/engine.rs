@@ -77,6 +77,7 @@ impl Engine {
         api::files::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::process::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::slurm::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        api::kube::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::secrets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);

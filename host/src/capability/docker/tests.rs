@@ -81,6 +81,7 @@ impl Bench {
             secrets,
             docker: Connection::default(),
             queue: crate::capability::Queue::default(),
+            clusters: crate::capability::Clusters::default(),
             policy: Arc::new(Policy::permissive(PLUGIN, "docker", roots)),
             trace: Trace::to_file(&root.join("trace.jsonl"), &run).unwrap(),
             detached: false,

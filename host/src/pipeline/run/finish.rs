@@ -46,7 +46,7 @@ impl Shared {
             tree: &place.context.roots.tree,
             log: &log,
             facts,
-            nodes: ready.job.topology.nodes,
+            nodes: job::reporting_nodes(&ready.job),
             skip_model: self.options.skip_model,
             worker: place
                 .environment()

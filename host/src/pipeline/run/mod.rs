@@ -94,6 +94,10 @@ pub struct Place {
     pub directory: Arc<RunDirectory>,
     /// The effective configuration.
     pub config: Arc<Value>,
+    /// What of it somebody said.
+    pub said: Arc<Value>,
+    /// What of it only presets say.
+    pub presets: Arc<Value>,
     /// Who hears what happens.
     pub events: Stream,
     /// Fires when the user wants to stop.
@@ -467,6 +471,11 @@ impl Shared {
                 let judged =
                     Judged::setup_failure(&id, &facts, &job::text(&work.card.model, "n_gpus"), error.to_string())
                         .hint(hint);
+                if self.options.dry_run && matches!(error, SetupError::Config(_)) {
+                    let model = work.card.name.clone();
+                    let report = JobReport { id, model, image, judged, refused, unplannable: true };
+                    return Outcome::Report(Box::new(report));
+                }
                 return self.finish(id, work, image, judged, refused).await;
             }
         };
