@@ -17,7 +17,9 @@ use crate::plugin::{Ceilings, Environment, RunContext, State};
 pub const PLUGIN: &str = "test";
 
 /// Rules that allow [`PLUGIN`] every call on everything.
-pub const ALLOW_EVERYTHING: &str = "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\", \"kube.*\"]\n";
+pub const ALLOW_EVERYTHING: &str = "schema = 1\n[[allow]]\nplugin = \"test\"\n\
+    calls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\", \"kube.*\"]\n\
+    scope.inline-code = [\"**\"]\nscope.privileged = [\"**\"]\nscope.host-pid = [\"**\"]\nscope.unmasked-proc = [\"**\"]\n";
 
 /// What a test may choose; everything else is as in a run.
 #[derive(Debug)]

@@ -57,6 +57,8 @@ pub struct Order {
     pub presets: Value,
     /// Component files from the command line.
     pub plugins: Vec<PathBuf>,
+    /// Policy files from the command line, absolute.
+    pub policies: Vec<PathBuf>,
     /// Say more.
     pub verbose: bool,
     /// Print for programs.
@@ -195,7 +197,8 @@ pub async fn attend(mut arguments: impl Iterator<Item = OsString>) -> Outcome {
 
 async fn attended(order: Order, directory: &Path, socket: &UnixStream) -> Outcome {
     let record = &order.record;
-    let setup = Setup::with(record.tree.clone(), record.output.clone(), record.results.clone(), &order.plugins)?;
+    let directories = [&record.tree, &record.output, &record.results].map(Clone::clone);
+    let setup = Setup::with(directories, &order.plugins, &order.policies)?;
     let taken = Attendance::take(directory, "run --detach").map_err(cannot("attend the run"))?;
     let Attended::Here(attendance) = taken else {
         return Err(Failure::new(Exit::Failure, "another process attends this run already"));

@@ -182,7 +182,8 @@ impl Earlier {
     /// A plugin file is not there.
     pub fn invocation(&self, attendance: Option<Attendance>, later: &Later, live: bool) -> Result<Invocation, Failure> {
         let record = &self.record;
-        let setup = Setup::with(record.tree.clone(), record.output.clone(), record.results.clone(), &later.plugins)?;
+        let directories = [&record.tree, &record.output, &record.results].map(Clone::clone);
+        let setup = Setup::with(directories, &later.plugins, &later.policies)?;
         let talk = Talk { live_output: live, verbose: later.verbose };
         Invocation::of(setup, self.directory.clone(), attendance, talk)
     }

@@ -36,6 +36,7 @@ mod logs;
 mod outcome;
 mod performance;
 mod plugin;
+mod policy;
 mod render;
 mod report;
 
@@ -97,6 +98,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Plugin { action } => plugin::run(&action),
         Command::Runs(arguments) => runs::run(&arguments),
+        Command::Policy { action } => policy::run(&action),
         command => waiting(command),
     };
     match outcome {
@@ -176,9 +178,11 @@ async fn called(command: Command) -> Outcome {
         Command::Cancel(arguments) => cancel::run(&arguments).await,
         Command::Attach(arguments) => attach::attach(&arguments).await,
         Command::Collect(arguments) => attach::collect(&arguments).await,
-        Command::Runs(_) | Command::Completions { .. } | Command::Plugin { .. } | Command::Database { .. } => {
-            Ok(Exit::Success)
-        }
+        Command::Runs(_)
+        | Command::Completions { .. }
+        | Command::Plugin { .. }
+        | Command::Policy { .. }
+        | Command::Database { .. } => Ok(Exit::Success),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::capability::events::PluginEvent;
+use crate::capability::policy::step::Refusal;
 use crate::config::gpus;
 use crate::pipeline::card::Card;
 use crate::pipeline::devices::Pool;
@@ -157,6 +158,16 @@ pub enum RunError {
         /// What the first one is for, and what this machine is.
         reason: String,
     },
+    /// Policy refuses a step of a job's plan: nothing was begun.
+    #[error("{model}: {message}")]
+    Refused {
+        /// The job's model.
+        model: String,
+        /// Why.
+        message: String,
+        /// What would allow it.
+        remedy: String,
+    },
 }
 
 /// What came of a run.
@@ -170,8 +181,19 @@ pub struct RunReport {
     pub left: Vec<JobName>,
     /// Jobs that were never launched because the others were left.
     pub unlaunched: Vec<JobName>,
-    /// Plans of a dry run, in the order of the models: model and plan.
-    pub plans: Vec<(String, maddock_bindings::api::types::WorkPlan)>,
+    /// Plans of a dry run, in the order of the models.
+    pub plans: Vec<Planned>,
+}
+
+/// What a job would do, and what of it policy would refuse.
+#[derive(Debug)]
+pub struct Planned {
+    /// The model.
+    pub model: String,
+    /// The target's plan.
+    pub plan: maddock_bindings::api::types::WorkPlan,
+    /// Steps that the gate would refuse.
+    pub refusals: Vec<Refusal>,
 }
 
 /// What came of one job.
@@ -281,6 +303,10 @@ pub async fn run(
         inventory,
         pool,
     });
+    // What is handed in elsewhere was planned before.
+    if !options.dry_run && target.has("local") {
+        shared.foresee(&works).await?;
+    }
 
     place.events.emit(&Event::RunStarted {
         run: place.directory.id().as_str().to_owned(),
@@ -340,7 +366,7 @@ fn tell_end(place: &Place, report: &RunReport) {
 struct Gathered {
     reports: BTreeMap<usize, JobReport>,
     left: BTreeMap<usize, JobName>,
-    plans: BTreeMap<usize, (String, maddock_bindings::api::types::WorkPlan)>,
+    plans: BTreeMap<usize, Planned>,
 }
 
 impl Gathered {
@@ -352,8 +378,8 @@ impl Gathered {
             Ok((number, Outcome::Left(name))) => {
                 self.left.insert(number, name);
             }
-            Ok((number, Outcome::Plan(model, plan))) => {
-                self.plans.insert(number, (model, plan));
+            Ok((number, Outcome::Plan(planned))) => {
+                self.plans.insert(number, planned);
             }
             Ok((_, Outcome::Unlaunched)) => {}
             Err(error) => events.say(Gravity::Error, "", format!("a job's task ended: {error}; please report this")),
@@ -392,7 +418,7 @@ enum Outcome {
     Left(JobName),
     /// It was to be launched when this process was told to leave.
     Unlaunched,
-    Plan(String, maddock_bindings::api::types::WorkPlan),
+    Plan(Planned),
 }
 
 /// Removes what is left over: what a launch that was cut off has made is found by its owner. Jobs that came to their end
@@ -484,6 +510,43 @@ impl Shared {
             .then(|| "cancelled: never launched".to_owned())
     }
 
+    /// Plans every job and asks policy about every step, before any of them has an effect. What cannot be planned is for the
+    /// job itself to say.
+    async fn foresee(&self, works: &[Work]) -> Result<(), RunError> {
+        let quiet = Self {
+            worker: self.worker,
+            place: Place { events: Stream::default(), records: None, ..self.place.clone() },
+            target: self.target.clone(),
+            options: RunOptions { dry_run: true, ..self.options.clone() },
+            inventory: self.inventory.clone(),
+            pool: self.pool.clone(),
+        };
+        for (number, work) in works.iter().enumerate() {
+            if self.place.stop.is_cancelled() {
+                break;
+            }
+            if quiet.left_out(&work.card).is_some() {
+                continue;
+            }
+            let id = crate::results::run_directory::job_id(number, &work.card.name);
+            let Ok(ready) = quiet.prepare(&id, work, &mut quiet.facts(work)).await else { continue };
+            let Ok(planned) = quiet.planned(&id, work, &ready).await else { continue };
+            if let Some(Refusal { denial, .. }) = planned.refusals.into_iter().next() {
+                let (model, message, remedy) = (planned.model, denial.message, denial.remedy);
+                return Err(RunError::Refused { model, message, remedy });
+            }
+        }
+        Ok(())
+    }
+
+    /// The target's plan of a job, and what policy says of it.
+    async fn planned(&self, id: &str, work: &Work, ready: &prepare::Ready) -> Result<Planned, PluginError> {
+        let place = &self.place;
+        let plan = self.target.plugin.plan_job(&place.session().for_job(id), &ready.job).await?;
+        let refusals = place.context.policy.refusals(&self.target.plugin.loaded().identity, &plan);
+        Ok(Planned { model: work.card.name.clone(), plan, refusals })
+    }
+
     async fn one(&self, number: usize, work: Work) -> Outcome {
         let place = &self.place;
         let JobName { id, model, image } = name_of(number, &work);
@@ -519,8 +582,8 @@ impl Shared {
             }
         };
         if self.options.dry_run {
-            return match self.target.plugin.plan_job(&place.session().for_job(&id), &ready.job).await {
-                Ok(plan) => Outcome::Plan(model, plan),
+            return match self.planned(&id, &work, &ready).await {
+                Ok(planned) => Outcome::Plan(planned),
                 Err(error) => {
                     let refused = error.is_denied();
                     let judged = Judged::setup_failure(&id, &facts, "", error.to_string()).hint(error.hint());
