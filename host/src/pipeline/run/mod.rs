@@ -26,7 +26,7 @@ use crate::plugin::accelerators::Inventory;
 use crate::plugin::jobs::TargetInfo;
 use crate::plugin::manifest::Kind;
 use crate::plugin::{Environment, Plugin, PluginError, Plugins, RunContext, Session};
-use crate::results::run_directory::RunDirectory;
+use crate::results::run_directory::{RunDirectory, random};
 use crate::results::verdict::Verdict;
 
 use prepare::SetupError;
@@ -121,6 +121,17 @@ impl Place {
 
     fn environment(&self) -> &Environment {
         &self.context.environment
+    }
+
+    /// The same with a directory of its own below the run's, for plans that are made ahead: what a target wants to see staged
+    /// for them is gone with it, and not in the way of the job itself.
+    ///
+    /// # Errors
+    /// The run's directory cannot be written.
+    pub fn aside(&self) -> std::io::Result<(tempfile::TempDir, Self)> {
+        let scratch = tempfile::Builder::new().prefix(".plan-").tempdir_in(self.directory.path())?;
+        let directory = RunDirectory::create(scratch.path(), jiff::Timestamp::now(), random)?;
+        Ok((scratch, Self { directory: Arc::new(directory), ..self.clone() }))
     }
 }
 
@@ -420,8 +431,9 @@ impl Shared {
     /// Plans every job and asks policy about every step, before any of them has an effect. What cannot be planned is for the
     /// job itself to say.
     async fn foresee(&self, works: &[Work]) -> Result<(), RunError> {
+        let (_scratch, aside) = self.place.aside()?;
         let quiet = Self {
-            place: Place { events: Stream::default(), ..self.place.clone() },
+            place: Place { events: Stream::default(), ..aside },
             target: self.target.clone(),
             options: RunOptions { dry_run: true, ..self.options.clone() },
             inventory: self.inventory.clone(),
