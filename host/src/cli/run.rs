@@ -427,6 +427,8 @@ async fn check(
 ) -> Result<RunReport, Failure> {
     let place = place(invocation, effective, Stream::default(), stop);
     let asked_for = options.dry_run;
+    let cannot = |error| Failure::new(Exit::Failure, format!("cannot write the run's directory: {error}"));
+    let (_scratch, place) = place.aside().map_err(cannot)?;
     let options = RunOptions { dry_run: true, jobs: 1, ..options.clone() };
     let report = run::run(&place, target, works, &options).await.map_err(|error| of_run(&error))?;
     if let (false, Some((model, denial))) =

@@ -32,7 +32,7 @@ use crate::plugin::jobs::TargetInfo;
 use crate::plugin::manifest::Kind;
 use crate::plugin::{Environment, Plugin, PluginError, Plugins, RunContext, Session};
 use crate::results::attendance;
-use crate::results::run_directory::RunDirectory;
+use crate::results::run_directory::{RunDirectory, random};
 use crate::results::verdict::Verdict;
 
 use prepare::SetupError;
@@ -135,6 +135,17 @@ impl Place {
 
     fn environment(&self) -> &Environment {
         &self.context.environment
+    }
+
+    /// The same with a directory of its own below the run's, for plans that are made ahead: what a target wants to see staged
+    /// for them is gone with it, and not in the way of the job itself.
+    ///
+    /// # Errors
+    /// The run's directory cannot be written.
+    pub fn aside(&self) -> std::io::Result<(tempfile::TempDir, Self)> {
+        let scratch = tempfile::Builder::new().prefix(".plan-").tempdir_in(self.directory.path())?;
+        let directory = RunDirectory::create(scratch.path(), jiff::Timestamp::now(), random)?;
+        Ok((scratch, Self { directory: Arc::new(directory), ..self.clone() }))
     }
 }
 
@@ -513,9 +524,10 @@ impl Shared {
     /// Plans every job and asks policy about every step, before any of them has an effect. What cannot be planned is for the
     /// job itself to say.
     async fn foresee(&self, works: &[Work]) -> Result<(), RunError> {
+        let (_scratch, aside) = self.place.aside()?;
         let quiet = Self {
             worker: self.worker,
-            place: Place { events: Stream::default(), records: None, ..self.place.clone() },
+            place: Place { events: Stream::default(), records: None, ..aside },
             target: self.target.clone(),
             options: RunOptions { dry_run: true, ..self.options.clone() },
             inventory: self.inventory.clone(),
