@@ -11,6 +11,11 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod attempts;
+mod detached;
+mod rights;
+mod trouble;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -103,10 +108,64 @@ impl Ground {
         serde_json::from_str(&std::fs::read_to_string(job.join("job.json")).unwrap()).unwrap()
     }
 
+    /// Whether the job has its verdict.
+    fn recorded(&self) -> bool {
+        let jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
+        jobs.map(|job| job.unwrap().path()).any(|job| {
+            std::fs::read(job.join("job.json"))
+                .is_ok_and(|text| serde_json::from_slice::<Value>(&text).is_ok_and(|job| job["verdict"].is_string()))
+        })
+    }
+
     fn log(&self) -> String {
         let mut logs = std::fs::read_dir(self.work()).unwrap().map(|entry| entry.unwrap().path());
         let log = logs.find(|path| path.to_string_lossy().ends_with(".run.live.log")).unwrap();
         std::fs::read_to_string(log).unwrap()
+    }
+
+    /// What has come of it while the run goes on.
+    fn log_so_far(&self) -> String {
+        let mut jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
+        let log = jobs.next().unwrap().unwrap().path().join("run.log");
+        std::fs::read_to_string(log).unwrap_or_default()
+    }
+
+    /// The job's own pod.
+    fn pod(&self) -> String {
+        let arguments = ["get", "pod", "--selector=maddock.dev/run", "--output=name", "--namespace", &self.namespace];
+        String::from_utf8(kubectl(&arguments).stdout).unwrap().trim().to_owned()
+    }
+
+    /// Lets a model of [`WAITS`] go on.
+    fn go(&self) {
+        let touch = ["--container=model", "--", "touch", "/tmp/go"];
+        let pod = self.pod();
+        let output = kubectl(&[&["exec", "--namespace", &self.namespace, &pod][..], &touch].concat());
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    /// Asked of the cluster, not of the program.
+    fn model_has_ended(&self) -> bool {
+        let path = "--output=jsonpath={.status.containerStatuses[?(@.name==\"model\")].state.terminated.exitCode}";
+        !kubectl(&["get", &self.pod(), "--namespace", &self.namespace, path]).stdout.is_empty()
+    }
+
+    /// Objects of somebody else, called as those of a job are, with labels as the predecessor's.
+    fn bystander(&self) {
+        let metadata =
+            json!({"name": BYSTANDER, "labels": {"app": "madengine", "model": "m", "madengine-job": "true"}});
+        self.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}));
+        let pod = json!({"image": self.image, "name": "c", "command": ["sleep", "600"]});
+        self.apply(&json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata,
+            "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [pod]}}}}));
+    }
+
+    /// Fails where the bystander was harmed.
+    fn left_beside_the_bystander(&self) -> Vec<String> {
+        let left = self.left();
+        let theirs = |kind: &str| left.iter().any(|name| name.starts_with(&format!("{kind}/{BYSTANDER}")));
+        assert!(theirs("job.batch") && theirs("configmap") && theirs("pod"), "{left:?}");
+        left.into_iter().filter(|name| !name.contains(BYSTANDER)).collect()
     }
 
     /// Waits for an event of the run that says this, and answers all events.
@@ -143,13 +202,17 @@ impl Ground {
     }
 
     fn apply(&self, object: &Value) {
+        self.apply_text(&object.to_string());
+    }
+
+    fn apply_text(&self, text: &str) {
         let mut child = Command::new("kubectl")
             .args(["apply", "--namespace", &self.namespace, "--filename=-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
     }
 }
@@ -170,6 +233,23 @@ fn said(output: &Output) -> String {
 const GOOD: &str =
     "echo \"rank $NODE_RANK of $NNODES\"\necho x,1 > a_output.csv\necho \"performance: 42.5 things_per_second\"\n";
 const NOTHING: [String; 0] = [];
+const BYSTANDER: &str = "madengine-m-0123456789";
+/// Ends well once its test says so.
+const WAITS: &str = "echo hello\nuntil [ -e /tmp/go ]; do sleep 0.05; done\necho x,1 > a_output.csv\n\
+                     echo 'performance: 42 things_per_second'\n";
+
+/// What there is once there is something.
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        // Not a wait for a moment, only a rest between two looks.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 #[test]
 fn a_job_of_one_pod_ends_well_has_its_row_and_leaves_nothing() {
@@ -321,20 +401,13 @@ fn a_job_that_somebody_else_deletes_is_cancelled_and_no_success() {
 #[test]
 fn ctrl_c_takes_everything_along_and_a_bystander_of_a_like_name_survives() {
     let Some(ground) = Ground::new("ctrl-c", json!({}), "echo here\nsleep 600\n") else { return };
-    let bystander = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
-        "name": "madengine-m-0123456789", "labels": {"app": "madengine", "model": "m", "madengine-job": "true"}}});
-    ground.apply(&bystander);
-    let pod = json!({"image": ground.image, "name": "c", "command": ["sleep", "600"]});
-    ground.apply(&json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {
-        "name": "madengine-m-0123456789", "labels": {"app": "madengine", "model": "m", "madengine-job": "true"}},
-        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [pod]}}}}));
+    ground.bystander();
     let mut run = ground.start(json!({}));
     ground.wait_for("\"running\"");
     interrupt(&run);
     assert_ne!(run.wait().unwrap().code(), Some(0));
     assert_eq!(ground.job()["execution"]["state"].as_str(), Some("cancelled"));
-    let left = ground.names("job,configmap,service,secret");
-    assert_eq!(left, ["job.batch/madengine-m-0123456789", "configmap/madengine-m-0123456789"], "and nothing of ours");
+    assert_eq!(ground.left_beside_the_bystander(), NOTHING);
 }
 
 #[test]

@@ -199,6 +199,9 @@ impl Guest for Plugin {
         let mut collection = Collection { files: Vec::new(), facts: Vec::new(), missing: Vec::new() };
         let fact = |name: &str, value: String| Entry { name: name.to_owned(), value };
         collection.facts.push(fact("machine_name", handle.job.clone()));
+        if let Some(why) = results::unclear(&handle) {
+            collection.facts.push(fact("unclear", why));
+        }
         let snapshot = handle.look().unwrap_or_default();
         let pod_of = |index: u32| snapshot.as_ref().and_then(|snapshot| outcome::newest(snapshot, index));
         let mut outstanding = Vec::new();
