@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{Ground, NOTHING, said};
+use crate::ground::{Ground, NOTHING, said};
 
 /// Fails the first time, and says `first` then; says that it measured 42 the second time.
 fn twice(first: &str) -> Option<Ground> {

@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::{Ground, MADDOCK, NOTHING, WAITS, said, until};
+use crate::ground::{Ground, MADDOCK, NOTHING, WAITS, said, until};
 
 fn later(ground: &Ground, arguments: &[&str]) -> Output {
     Command::new(MADDOCK).args(arguments).current_dir(ground.work()).stdin(Stdio::null()).output().unwrap()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::{GOOD, Ground, NOTHING, kubectl, said, until};
+use crate::ground::{GOOD, Ground, NOTHING, kubectl, said, until};
 
 const MANUAL: &str = include_str!("../../docs/targets/kubernetes.md");
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::{Ground, NOTHING, WAITS, kubectl, said, until};
+use crate::ground::{Ground, NOTHING, WAITS, interrupt, kubectl, said, until};
 
 /// A way to the server that can be cut; it counts who tries it meanwhile.
 struct Way {
@@ -131,7 +131,7 @@ fn an_interruption_while_the_server_is_away_ends_the_job_when_it_is_back() {
     ground.wait_for("\"running\"");
     way.cut();
     let before = way.refused();
-    crate::interrupt(&run);
+    interrupt(&run);
     until("tries while there is no way", || (way.refused() > before + 2).then_some(()));
     way.mend();
     let output = run.wait_with_output().unwrap();

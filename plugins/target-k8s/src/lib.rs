@@ -177,8 +177,9 @@ impl Guest for Plugin {
         let handle = Handle::read(&handle)?;
         let snapshot = handle.look()?.ok_or_else(|| failed(format!("nothing is known about Job {}", handle.job)))?;
         let standing = outcome::standing(&snapshot, handle.nodes);
-        let ending =
-            outcome::is_over(&snapshot).then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, None, true));
+        // Pods that keep their results keep the Job from ending: somebody has to fetch them, who asks this first.
+        let ended = outcome::is_over(&snapshot) || outcome::models_have_ended(&snapshot, handle.nodes);
+        let ending = ended.then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, None, true));
         Ok(JobStatus { phase: standing.phase, reason: standing.reason, ending })
     }
 
