@@ -212,6 +212,17 @@ fn results_on_a_claim_are_fetched_also_when_their_pod_did_not_wait() {
 }
 
 #[test]
+fn results_that_nobody_kept_are_said_to_be_missing() {
+    let Some(ground) = Ground::new("nobody keeps results", json!({}), GOOD) else { return };
+    let output = ground.run(json!({"results_wait": 0}));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let brought = ground.work().join("a_output.csv").exists();
+    let missing = said(&output).contains("the files of node 0 could not be brought");
+    assert_ne!(brought, missing, "{}", said(&output));
+    assert_eq!(ground.left(), NOTHING);
+}
+
+#[test]
 fn the_restricted_profile_runs_as_nobody_of_consequence() {
     let script = "id -u\ntouch /root/x && echo 'too much'\ngrep -h '^CapEff' /proc/self/status\necho x > a_output.csv\n\
                   echo \"performance: 1 things_per_second\"\n";

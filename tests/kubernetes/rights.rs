@@ -98,7 +98,7 @@ fn without_exec_the_metric_counts_and_the_files_are_said_to_be_missing() {
     assert!(role.contains(exec), "{role}");
     let Some(ground) = Ground::new("no exec", json!({}), GOOD) else { return };
     let connections = account(&ground, &role.replace(exec, ""));
-    let mut command = ground.command(json!({"results_wait": 1}), json!({}));
+    let mut command = ground.command(json!({"results_wait": 5}), json!({}));
     let output = command.env("KUBECONFIG", &connections).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let job = ground.job();

@@ -122,6 +122,12 @@ fn make(work: &Work) -> Result<()> {
     Err(error)
 }
 
+/// Says what should have come and cannot: the run may succeed without it.
+fn missing(collection: &mut Collection, what: String) {
+    events::log(Level::Warning, &what, &[]);
+    collection.missing.push(what);
+}
+
 /// The plugin.
 #[derive(Debug)]
 pub struct Plugin;
@@ -220,7 +226,7 @@ impl Guest for Plugin {
         if !outstanding.is_empty()
             && let Err(error) = results::bring_from_claim(&handle, &outstanding)
         {
-            collection.missing.push(format!("what is on the claim could not be brought: {}", error.message));
+            missing(&mut collection, format!("what is on the claim could not be brought: {}", error.message));
         }
         let first = pod_of(0);
         if let Some(commit) = first.and_then(outcome::result).and_then(|result| result.git_commit) {
@@ -233,10 +239,15 @@ impl Guest for Plugin {
         }
         for index in 0..handle.nodes {
             collection.files.extend(results::brought(&handle, index)?);
-            if !results::has_come(&handle, index, None)
-                && let Some(problem) = results::problem(&handle, index)
-            {
-                collection.missing.push(format!("the files of node {index} could not be brought: {problem}"));
+            if results::has_come(&handle, index, None) {
+                continue;
+            }
+            let unkept = || {
+                let why = "its pod was gone, or kept them no longer than `k8s.results_wait`";
+                outstanding.contains(&index).then(|| why.to_owned())
+            };
+            if let Some(problem) = results::problem(&handle, index).or_else(unkept) {
+                missing(&mut collection, format!("the files of node {index} could not be brought: {problem}"));
             }
         }
         for name in &handle.expected {

@@ -79,9 +79,6 @@ impl Shared {
         for problem in &executed.problems {
             place.events.say(Gravity::Error, id, problem);
         }
-        for missing in executed.collection.iter().flat_map(|collection| &collection.missing) {
-            place.events.say(Gravity::Warning, id, missing);
-        }
         if executed.left {
             return Execution::Left;
         }
