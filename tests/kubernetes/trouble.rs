@@ -127,12 +127,17 @@ fn an_interruption_while_the_server_is_away_ends_the_job_when_it_is_back() {
     let (way, connections) = way(&ground);
     let mut command = ground.command(json!({}), json!({}));
     command.env("KUBECONFIG", &connections).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let run = command.spawn().unwrap();
+    let mut run = command.spawn().unwrap();
     ground.wait_for("\"running\"");
     way.cut();
     let before = way.refused();
     interrupt(&run);
-    until("tries while there is no way", || (way.refused() > before + 2).then_some(()));
+    // Who watches tries, too; who gives up ends.
+    let gave_up = until("tries while there is no way", || match run.try_wait().unwrap() {
+        Some(_) => Some(true),
+        None => (way.refused() > before + 10).then_some(false),
+    });
+    assert!(!gave_up, "it waits for the server, so that nothing is left");
     way.mend();
     let output = run.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", said(&output));
