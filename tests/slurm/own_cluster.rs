@@ -11,8 +11,9 @@ use super::*;
 
 /// Its nodes: two that are left alone, one that loses its life and its neighbour, one that is drained, two that are busy.
 const NODES: u16 = 7;
-const PARTITIONS: &str = "PartitionName=calm Nodes=node[1-2]\nPartitionName=doomed Nodes=node[3-4]\n\
-                          PartitionName=drained Nodes=node5\nPartitionName=busy Nodes=node[6-7]";
+/// A node is given up somewhat sooner than by default.
+const CONFIGURATION: &str = "PartitionName=calm Nodes=node[1-2]\nPartitionName=doomed Nodes=node[3-4]\n\
+                          PartitionName=drained Nodes=node5\nPartitionName=busy Nodes=node[6-7]\nSlurmdTimeout=20";
 
 pub(super) struct Cluster {
     scripts: PathBuf,
@@ -77,7 +78,7 @@ impl Cluster {
             .env("SLURM_CLUSTER_GPUS", "0")
             // No accounting: `sacct` ends with an error.
             .env("SLURM_CLUSTER_ACCT", "file")
-            .env("SLURM_CLUSTER_EXTRA", PARTITIONS)
+            .env("SLURM_CLUSTER_EXTRA", CONFIGURATION)
             .env("SLURM_CLUSTER_INSTALL", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
