@@ -147,6 +147,8 @@ fn a_job_goes_on_and_counts_although_the_controller_is_killed_under_it() {
     assert_eq!((text(&job, "/execution/state"), text(&job, "/verdict")), ("exited", "SUCCESS"), "{job:#}");
     assert_eq!(text(&job, "/rows/0/performance"), "84", "both nodes' rates");
     assert_eq!(ground.log().matches("begun\n").count(), 2, "it ran once");
+    let events = std::fs::read_to_string(ground.directory().join("events.jsonl")).unwrap();
+    assert!(!events.contains("\"phase\":\"unknown\""), "nobody lost sight of it meanwhile: {events}");
     assert!(cluster.queue(&ground).is_empty());
 }
 
