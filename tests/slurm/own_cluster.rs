@@ -4,7 +4,6 @@
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::process::ChildStdin;
 use std::sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::*;
@@ -20,8 +19,8 @@ pub(super) struct Cluster {
     directory: PathBuf,
     /// Tests that take the controller away are alone; the others get on with each other.
     turn: RwLock<()>,
-    /// Closed by the system when this program ends: that is the sign to stop the cluster.
-    _life: ChildStdin,
+    /// The system closes its input when this program ends, however: that is the sign to stop the cluster.
+    _watcher: Child,
 }
 
 static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
@@ -52,7 +51,7 @@ impl Cluster {
         let watch = directory.join("watch.sh");
         std::fs::write(&watch, "read -r _\nexec \"$1\" --purge\n").unwrap();
         // In a group of its own: an interruption of the tests is none of it.
-        let mut watcher = Command::new("bash")
+        let watcher = Command::new("bash")
             .arg(watch)
             .arg(scripts.join("down.sh"))
             .env("SLURM_CLUSTER_DIR", &directory)
@@ -62,8 +61,7 @@ impl Cluster {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let life = watcher.stdin.take().unwrap();
-        let cluster = Self { scripts, directory, turn: RwLock::new(()), _life: life };
+        let cluster = Self { scripts, directory, turn: RwLock::new(()), _watcher: watcher };
         cluster.up(&base_port().to_string());
         cluster
     }

@@ -84,6 +84,26 @@ fn a_node_that_dies_under_a_job_is_a_loss_and_a_failed_row() {
 }
 
 #[test]
+fn a_job_whose_time_is_over_is_ended_by_the_scheduler_and_told_as_such() {
+    let Some(cluster) = cluster("time is over") else { return };
+    let signs = tempfile::tempdir().unwrap();
+    let script = format!("echo \"performance: 42 things_per_second\"\n{}", until_told(&signs));
+    let Some(ground) = Ground::new("time is over", json!({}), &script) else { return };
+    let _turn = cluster.with_others();
+    let run = cluster.command(&ground, "calm", json!({"nodes": 2})).spawn().unwrap();
+    until("both nodes", || (0..2).all(|rank| signs.path().join(format!("begun-{rank}")).exists()));
+    let id = ground.wait_for("running on node");
+    // The shortest limit is a minute: it is made to be over now.
+    cluster.tell(&["update", &format!("jobid={id}"), "endtime=now"]);
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert_eq!((text(&job, "/execution/state"), text(&job, "/verdict")), ("timed-out", "FAILURE"), "{job:#}");
+    assert_eq!(text(&job, "/rows/0/status"), "FAILURE");
+    assert!(cluster.queue(&ground).is_empty());
+}
+
+#[test]
 fn a_job_for_drained_nodes_waits_and_says_so_until_it_is_taken_away_or_they_come_back() {
     let Some(cluster) = cluster("drained nodes") else { return };
     let _turn = cluster.with_others();
