@@ -149,11 +149,12 @@ fn a_job_goes_on_and_counts_although_the_controller_is_killed_under_it() {
     let Some(ground) = Ground::new("the controller is killed", json!({}), &until_told(&signs)) else { return };
     let _turn = cluster.alone();
     let run = cluster.command(&ground, "calm", json!({"nodes": 2})).env("PATH", noted.path()).spawn().unwrap();
-    ground.wait_for("running on node");
-    // It would forget what it has not saved yet: that is the scheduler's matter, not ours.
+    let id = ground.wait_for("running on node");
+    // It would forget what it has not saved yet: that is the scheduler's matter, not ours. A change makes it save.
     let seen = std::time::SystemTime::now();
     let saved = || std::fs::metadata(cluster.saved_jobs()).is_ok_and(|file| file.modified().unwrap() > seen);
     until("both nodes", || (0..2).all(|rank| signs.path().join(format!("begun-{rank}")).exists()));
+    cluster.tell(&["update", &format!("jobid={id}"), "jobname=seen"]);
     until("the controller to save its jobs", saved);
     cluster.kill("slurmctld");
     let before = noted.failures();
