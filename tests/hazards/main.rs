@@ -128,7 +128,7 @@ fn a_target_is_named_by_a_plain_text_in_every_spelling() {
 
 #[test]
 fn a_timeout_of_0_is_no_limit_to_a_scheduler_and_no_word_of_python() {
-    for (target, limit) in [("slurm", "| limit="), ("k8s", "activeDeadlineSeconds")] {
+    for (target, limit) in [("slurm", "maddock_limit="), ("k8s", "activeDeadlineSeconds")] {
         for (timeout, limited) in [("60", true), ("0", false)] {
             let place = Place::new();
             let output = place.run(&["--dry-run", "--timeout", timeout], &context(target));
