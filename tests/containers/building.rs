@@ -230,3 +230,20 @@ fn a_directory_beside_the_dockerfiles_is_the_context_of_the_name_tools() {
     let log = scene.text(&format!("{model}_ctx.build.live.log"));
     assert!(log.contains("from-the-directory") && log.contains("from-the-tools"), "{log}");
 }
+
+#[test]
+fn a_policy_about_images_holds_for_what_a_dockerfile_builds_from() {
+    let Some(mut scene) = Scene::new() else { return };
+    plain(&mut scene, "from", "COPY --from=evil.example/tools:1 /a /b");
+    let registry = scene.image.split('/').next().unwrap().to_owned();
+    let policy = scene.work.join("one-registry.toml");
+    let rule =
+        format!("schema = 1\n[[narrow]]\nplugin = \"*\"\ncalls = [\"docker.*\"]\nscope.image = [\"{registry}/**\"]\n");
+    std::fs::write(&policy, rule).unwrap();
+    let policy = policy.to_str().unwrap();
+    let ended = scene.build(&["--policy", policy]);
+    let said = ended.all();
+    assert!(said.contains("from.Dockerfile:") && said.contains("image `evil.example/tools:1`"), "{said}");
+    scene.dockerfile("from.Dockerfile", "", "LABEL is=ours");
+    scene.build(&["--policy", policy]).with(0);
+}

@@ -45,6 +45,11 @@ fn a_site_secret_reaches_the_build_and_the_container_and_stays_nowhere() {
     for look in [engine::said(&["history", "--no-trunc", &image]), engine::said(&["image", "inspect", &image])] {
         assert!(!look.contains(VALUE), "{look}");
     }
+    let saved = scene.work.join("saved");
+    std::fs::create_dir(&saved).unwrap();
+    engine::said(&["save", "-o", saved.join("image.tar").to_str().unwrap(), &image]);
+    assert_eq!(holders(&saved), Vec::<String>::new(), "no layer and no configuration has it");
+    std::fs::remove_dir_all(saved).unwrap();
     assert_eq!(scene.json("build_manifest.json")["context"]["docker_env_vars"].get("MAD_SECRETS_X"), None);
 
     let context = scene.context(&json!({}));
@@ -86,4 +91,24 @@ fn a_credential_of_the_card_is_in_variables_of_the_container_and_in_no_file() {
     scene.run(&json!({}), &[]).with(0);
     assert!(scene.left("seen").contains(&hex::encode(Sha256::digest(VALUE))));
     assert_eq!(holders(&scene.work), Vec::<String>::new());
+}
+
+#[test]
+fn a_site_may_refuse_secrets_as_build_arguments_and_leave_them_as_mounts() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.set("MAD_SECRETS_X", VALUE);
+    scene.model("asked", "true\n", &json!({"cred_build_args": true}));
+    scene.dockerfile("asked.Dockerfile", "", "ARG MAD_SECRETS_X=nothing\nRUN true");
+    let policy = scene.work.join("mounts-only.toml");
+    let rule = "schema = 1\n[[narrow]]\nplugin = \"*\"\ncalls = [\"docker.build-image\"]\nscope.secret-argument = []\n";
+    std::fs::write(&policy, rule).unwrap();
+    let policy = policy.to_str().unwrap();
+    let ended = scene.build(&["--policy", policy]);
+    assert!(ended.all().contains("secret-argument `MAD_SECRETS_X`"), "{}", ended.all());
+    scene.dockerfile(
+        "asked.Dockerfile",
+        "",
+        "RUN --mount=type=secret,id=MAD_SECRETS_X test -s /run/secrets/MAD_SECRETS_X",
+    );
+    scene.build(&["--policy", policy]).with(0);
 }

@@ -3,6 +3,7 @@
 //! Here each call is described to the gate; what acts lies in the modules below and needs an `Engine`, which is had for a
 //! permit only. No program is ever run, and no container of another run is ever touched.
 
+mod bases;
 mod build;
 mod containers;
 mod context;
@@ -253,9 +254,15 @@ impl docker::Host for State {
 
     async fn build_image(&mut self, spec: BuildSpec) -> Answer<Resource<Build>> {
         let paths = build::Paths::of(&spec);
-        let call = build::scope(&spec, &paths);
-        let begun: Answer<Building> = gated!(self, call, |caller, permit| caller.begin_build(&permit, &spec, paths));
-        match begun? {
+        let bases = build::bases_of(&spec, &paths);
+        let call = build::scope(&spec, &paths, &bases);
+        let permit = match self.gate.permit(call) {
+            Ok(permit) => permit,
+            Err(denied) => return Ok(Err(build::with_line(denied, &spec, &bases))),
+        };
+        let caller = Caller::of(self);
+        let answer = caller.begin_build(&permit, &spec, paths).await;
+        match permit.finish(answer) {
             Ok(building) => Ok(Ok(Resource::new_own(self.table.push(building)?.rep()))),
             Err(error) => Ok(Err(error)),
         }

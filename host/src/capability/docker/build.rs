@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use maddock_bindings::api::types::{self, EnvValue, ErrorKind, OutputStream};
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
+use super::bases::{self, Base};
 use super::context::Context;
 use super::engine::Engine;
 use super::feed::{Feed, Told};
@@ -34,6 +36,9 @@ const PATIENT: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// The first engine whose own frontend knows named contexts.
 const NAMED_CONTEXTS_SINCE: u64 = 23;
+
+/// A Dockerfile is a text for people.
+const LONGEST: u64 = 4 << 20;
 
 const PIPE: usize = 256 << 10;
 
@@ -61,15 +66,46 @@ impl Building {
 pub(super) struct Paths {
     directory: Result<PathBuf, ApiError>,
     dockerfile: Result<PathBuf, ApiError>,
+    /// Read once: what the gate is asked about is what the builder gets.
+    text: Result<Vec<u8>, ApiError>,
 }
 
 impl Paths {
     pub(super) fn of(build: &BuildSpec) -> Self {
-        Self {
-            directory: really("build directory", &build.directory, Path::is_dir),
-            dockerfile: really("Dockerfile", &build.dockerfile, Path::is_file),
-        }
+        let dockerfile = really("Dockerfile", &build.dockerfile, Path::is_file);
+        let text = dockerfile.as_ref().map_err(Clone::clone).and_then(|path| read(path));
+        Self { directory: really("build directory", &build.directory, Path::is_dir), dockerfile, text }
     }
+
+    fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.text.as_deref().unwrap_or_default())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ApiError> {
+    let failed = |why: String| error(ErrorKind::Failed, format!("cannot read Dockerfile `{}`: {why}", path.display()));
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(|why| failed(why.to_string()))?;
+    file.take(LONGEST + 1).read_to_end(&mut text).map_err(|why| failed(why.to_string()))?;
+    if text.len() as u64 > LONGEST { Err(failed(format!("it is longer than {LONGEST} bytes"))) } else { Ok(text) }
+}
+
+/// The images that a build would take something from.
+pub(super) fn bases_of(build: &BuildSpec, paths: &Paths) -> Vec<Base> {
+    let known = build.arguments.iter().filter_map(|argument| match &argument.value {
+        EnvValue::Text(text) => Some((argument.name.as_str(), text.as_str())),
+        EnvValue::Secret(_) => None,
+    });
+    bases::bases(&paths.text(), &known.collect())
+}
+
+/// A refusal of an image, with the place that names the image.
+pub(super) fn with_line(mut refused: ApiError, build: &BuildSpec, bases: &[Base]) -> ApiError {
+    let named = bases.iter().find(|base| refused.message.contains(&format!("on image `{}`", base.image)));
+    if let (ErrorKind::Denied, Some(base)) = (&refused.kind, named) {
+        refused.message = format!("{}:{}: {}", build.dockerfile, base.line, refused.message);
+    }
+    refused
 }
 
 fn really(what: &str, path: &str, right: fn(&Path) -> bool) -> Result<PathBuf, ApiError> {
@@ -84,7 +120,7 @@ fn really(what: &str, path: &str, right: fn(&Path) -> bool) -> Result<PathBuf, A
 }
 
 /// Says what a build will touch. Every path is said as `path`; the directory as `directory`, too.
-pub(super) fn scope(build: &BuildSpec, paths: &Paths) -> Call<Docker> {
+pub(super) fn scope(build: &BuildSpec, paths: &Paths, bases: &[Base]) -> Call<Docker> {
     let shown = |found: &Result<PathBuf, ApiError>, given: &str| {
         found.as_ref().map_or_else(|_| given.to_owned(), |path| path.display().to_string())
     };
@@ -93,7 +129,8 @@ pub(super) fn scope(build: &BuildSpec, paths: &Paths) -> Call<Docker> {
         .on("directory", &directory)
         .on("path", &directory)
         .on("path", shown(&paths.dockerfile, &build.dockerfile))
-        .on_all("tag", &build.tags);
+        .on_all("tag", &build.tags)
+        .on_all("image", bases.iter().map(|base| &base.image));
     for context in &build.contexts {
         let path = shown(&really("context", &context.value, Path::is_dir), &context.value);
         call = call.on("directory", &path).on("path", path);
@@ -103,6 +140,8 @@ pub(super) fn scope(build: &BuildSpec, paths: &Paths) -> Call<Docker> {
     }
     call = spec::environment_scope(call, &build.arguments);
     call = call.on_all("secret", build.secrets.iter().map(|secret| &secret.value));
+    let staying = build.arguments.iter().filter(|argument| matches!(argument.value, EnvValue::Secret(_)));
+    call = call.on_all("secret-argument", staying.map(|argument| &argument.name));
     for extra in &build.extra {
         call = match (extra.name.as_str(), extra.value.split_once('=')) {
             ("login", Some((registry, secret))) => call.on("registry", registry).on("secret", secret),
@@ -121,7 +160,7 @@ pub(super) fn remarks(build: &BuildSpec, paths: &Paths, version: &str) -> Vec<(b
             remarks.push((true, format!("secret `{secret}` is given as build argument `{name}`: it stays in the image's history; use `RUN --mount=type=secret`")));
         }
     }
-    let text = paths.dockerfile.as_ref().ok().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let text = paths.text();
     for context in &build.contexts {
         let why = match version.split('.').next().and_then(|major| major.parse::<u64>().ok()) {
             Some(major) if major < NAMED_CONTEXTS_SINCE => {
@@ -160,7 +199,7 @@ pub(super) struct Order {
 
 /// Checks and translates a build. This is where its secrets are revealed.
 pub(super) fn order(build: &BuildSpec, paths: Paths, secrets: &SecretStore) -> Result<Order, ApiError> {
-    let context = Context::prepare(&paths.directory?, &paths.dockerfile?)?;
+    let context = Context::prepare(&paths.directory?, &paths.dockerfile?, paths.text?)?;
     let tags = build.tags.iter().map(|tag| Reference::parse(tag)).collect::<Result<Vec<_>, _>>()?;
     if let Some(wrong) = tags.iter().find(|tag| tag.is_id() || tag.as_str().contains('@')) {
         return Err(error(

@@ -25,38 +25,39 @@ pub(super) struct Context {
     ignore: Ignore,
     /// Where the builder finds the Dockerfile in what is sent.
     pub(super) dockerfile: String,
-    /// Read beforehand where it comes under a private name.
-    foreign: Option<Vec<u8>>,
+    /// What the gate was asked about, and so what is sent, whatever the file has become.
+    text: Vec<u8>,
+    /// Whether it comes under a private name.
+    foreign: bool,
 }
 
 impl Context {
     /// Looks at the directory, the Dockerfile and the ignore file. Both paths are real ones.
-    pub(super) fn prepare(directory: &Path, dockerfile: &Path) -> Result<Self, ApiError> {
+    pub(super) fn prepare(directory: &Path, dockerfile: &Path, text: Vec<u8>) -> Result<Self, ApiError> {
         let ignore = ignore_of(directory, dockerfile)?;
         let inside =
             dockerfile.strip_prefix(directory).ok().and_then(Path::to_str).filter(|path| !ignore.leaves_out(path));
         let (dockerfile, foreign) = match inside {
-            Some(path) => (path.to_owned(), None),
+            Some(path) => (path.to_owned(), false),
             None => {
-                let content = fs::read(dockerfile).map_err(|cause| unreadable(dockerfile, &cause))?;
                 let free = (0..).map(|n| if n == 0 { PRIVATE.to_owned() } else { format!("{PRIVATE}.{n}") });
                 let name =
                     free.into_iter().find(|name| directory.join(name).symlink_metadata().is_err()).unwrap_or_default();
-                (name, Some(content))
+                (name, true)
             }
         };
-        Ok(Self { directory: directory.to_owned(), ignore, dockerfile, foreign })
+        Ok(Self { directory: directory.to_owned(), ignore, dockerfile, text, foreign })
     }
 
     /// Writes the archive. Blocks.
     pub(super) fn pack(&self, to: impl Write) -> io::Result<()> {
         let mut archive = tar::Builder::new(to);
         archive.follow_symlinks(false);
-        if let Some(content) = &self.foreign {
+        if self.foreign {
             let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
+            header.set_size(self.text.len() as u64);
             header.set_mode(0o644);
-            archive.append_data(&mut header, &self.dockerfile, content.as_slice())?;
+            archive.append_data(&mut header, &self.dockerfile, self.text.as_slice())?;
         }
         self.pack_directory(&mut archive, Path::new(""), &mut HashSet::new())?;
         archive.into_inner()?.flush()
@@ -114,6 +115,10 @@ impl Context {
 
     fn pack_file(&self, archive: &mut tar::Builder<impl Write>, path: &Path, found: &fs::Metadata) -> io::Result<()> {
         let real = self.directory.join(path);
+        if !self.foreign && path == Path::new(&self.dockerfile) {
+            let mut header = header_of(found, tar::EntryType::Regular, self.text.len() as u64);
+            return archive.append_data(&mut header, path, self.text.as_slice());
+        }
         if found.is_symlink() {
             let mut header = header_of(found, tar::EntryType::Symlink, 0);
             return archive.append_link(&mut header, path, fs::read_link(&real)?);
@@ -226,10 +231,24 @@ mod tests {
             .collect()
     }
 
+    fn prepared(directory: &Path, dockerfile: &Path) -> Result<Context, ApiError> {
+        Context::prepare(directory, dockerfile, fs::read(dockerfile).unwrap())
+    }
+
+    #[test]
+    fn the_dockerfile_that_the_gate_saw_is_sent_whatever_it_has_become() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        fs::write(root.join("Dockerfile"), "FROM seen\n").unwrap();
+        let context = prepared(&root, &root.join("Dockerfile")).unwrap();
+        fs::write(root.join("Dockerfile"), "FROM other\n").unwrap();
+        assert_eq!(packed(&context)["Dockerfile"], "FROM seen\n");
+    }
+
     #[test]
     fn a_dockerfile_in_the_directory_keeps_its_name() {
         let (_keep, root) = tree(&[("d/x.Dockerfile", "FROM a"), ("file", "f")]);
-        let context = Context::prepare(&root, &root.join("d/x.Dockerfile")).unwrap();
+        let context = prepared(&root, &root.join("d/x.Dockerfile")).unwrap();
         assert_eq!(context.dockerfile, "d/x.Dockerfile");
         assert_eq!(packed(&context).into_keys().collect::<Vec<_>>(), ["d", "d/x.Dockerfile", "file"]);
     }
@@ -238,12 +257,12 @@ mod tests {
     fn a_dockerfile_from_elsewhere_or_an_ignored_one_comes_under_a_private_name() {
         let (_keep, root) =
             tree(&[("ctx/file", "f"), ("docker/Dockerfile", "FROM outside"), ("ctx/.maddock.Dockerfile", "taken")]);
-        let context = Context::prepare(&root.join("ctx"), &root.join("docker/Dockerfile")).unwrap();
+        let context = prepared(&root.join("ctx"), &root.join("docker/Dockerfile")).unwrap();
         assert_eq!(context.dockerfile, ".maddock.Dockerfile.1");
         assert_eq!(packed(&context)[".maddock.Dockerfile.1"], "FROM outside");
 
         let (_keep, root) = tree(&[("Dockerfile", "FROM ignored"), (".dockerignore", "Dockerfile\n")]);
-        let context = Context::prepare(&root, &root.join("Dockerfile")).unwrap();
+        let context = prepared(&root, &root.join("Dockerfile")).unwrap();
         assert_eq!(packed(&context).get(".maddock.Dockerfile").map(String::as_str), Some("FROM ignored"));
         assert!(!packed(&context).contains_key("Dockerfile"));
     }
@@ -257,8 +276,7 @@ mod tests {
             ("a.log", ""),
             (".dockerignore", "big\n*.log\n!big/deep/keep\n"),
         ]);
-        let names: Vec<String> =
-            packed(&Context::prepare(&root, &root.join("Dockerfile")).unwrap()).into_keys().collect();
+        let names: Vec<String> = packed(&prepared(&root, &root.join("Dockerfile")).unwrap()).into_keys().collect();
         assert_eq!(names, [".dockerignore", "Dockerfile", "big", "big/deep", "big/deep/keep"]);
     }
 
@@ -271,7 +289,7 @@ mod tests {
             ("a", ""),
             ("b", ""),
         ]);
-        let names = packed(&Context::prepare(&root, &root.join("x.Dockerfile")).unwrap());
+        let names = packed(&prepared(&root, &root.join("x.Dockerfile")).unwrap());
         assert!(names.contains_key("b") && !names.contains_key("a"));
     }
 
@@ -282,7 +300,7 @@ mod tests {
         symlink("/etc/passwd", root.join("ctx/far")).unwrap();
         symlink("real", root.join("ctx/in")).unwrap();
         symlink(".", root.join("ctx/loop")).unwrap();
-        let sent = packed(&Context::prepare(&root.join("ctx"), &root.join("ctx/Dockerfile")).unwrap());
+        let sent = packed(&prepared(&root.join("ctx"), &root.join("ctx/Dockerfile")).unwrap());
         assert_eq!((sent["out"].as_str(), sent["far"].as_str()), ("-> ../outside", "-> /etc/passwd"));
         assert_eq!((sent["in"].as_str(), sent["loop"].as_str()), ("-> real", "-> ."));
         assert!(!sent.keys().any(|name| name.contains("secret")));
@@ -292,6 +310,6 @@ mod tests {
     fn names_of_any_length_are_sent() {
         let long = format!("{}/{}", "d".repeat(120), "f".repeat(180));
         let (_keep, root) = tree(&[("Dockerfile", ""), (&long, "x")]);
-        assert_eq!(packed(&Context::prepare(&root, &root.join("Dockerfile")).unwrap())[&long], "x");
+        assert_eq!(packed(&prepared(&root, &root.join("Dockerfile")).unwrap())[&long], "x");
     }
 }
