@@ -40,12 +40,12 @@ pub enum Command {
         #[command(subcommand)]
         report: Report,
     },
-    /// List and inspect plugins
+    /// Install, inspect, sign, test and write plugins
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Plugin {
         /// What to do with them.
         #[command(subcommand)]
-        action: PluginAction,
+        action: Box<super::plugin::args::PluginAction>,
     },
     /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
@@ -91,6 +91,9 @@ pub struct Common {
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
     pub plugins: Vec<PathBuf>,
+    /// Use no plugin that `maddock.lock` does not have
+    #[arg(long, help_heading = "Common")]
+    pub locked: bool,
     /// Print `text` for people or `json` for programs
     // Their help would make every page of help twice as long.
     #[arg(long, value_enum, default_value_t, hide_possible_values = true, help_heading = "Common")]
@@ -269,25 +272,6 @@ pub enum Report {
         /// Name of the file to write in it
         #[arg(long, short, value_name = "FILE", default_value = "run_results.html")]
         output: PathBuf,
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
-    },
-}
-
-/// `plugin …`
-#[derive(Debug, Subcommand)]
-pub enum PluginAction {
-    /// List the plugins that there are
-    List {
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Show what a plugin is, imports and asks for, without running it
-    Inspect {
-        /// A name from the list, or a component file
-        plugin: String,
         /// The rest.
         #[command(flatten)]
         common: Common,

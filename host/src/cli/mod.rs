@@ -84,7 +84,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(Failure::new(Exit::Failure, "uploading results to a database is not in this version")
                 .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
         }
-        Command::Plugin { action } => plugin::run(&action),
+        Command::Plugin { action } if !plugin::waits(&action) => plugin::run(&action),
         command => waiting(command),
     };
     match outcome {
@@ -131,7 +131,8 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
-        Command::Completions { .. } | Command::Plugin { .. } | Command::Database { .. } => Ok(Exit::Success),
+        Command::Plugin { action } => plugin::wait(&action).await,
+        Command::Completions { .. } | Command::Database { .. } => Ok(Exit::Success),
     }
 }
 

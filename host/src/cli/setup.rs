@@ -11,8 +11,18 @@ use crate::capability::docker::Connection;
 use crate::capability::policy::{Policy, Roots};
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
-use crate::plugin::catalog::Catalog;
-use crate::plugin::{Environment, Plugins, RunContext, Session};
+use crate::plugin::catalog::{Catalog, Outside};
+use crate::plugin::package::lock::Lock;
+use crate::plugin::package::store::Store;
+use crate::plugin::{Environment, PluginError, Plugins, RunContext, Session};
+
+/// The plugins of an invocation: built in, installed, named on the command line, as the lock of the project says.
+fn catalog(common: &Common, project: &Path, environment: &Environment) -> Result<Catalog, PluginError> {
+    let store = Store::of(environment);
+    let installed = store.map(|store| store.read().map(|installed| (store, installed))).transpose()?;
+    let lock = Lock::read(project)?;
+    Catalog::with(&Outside { installed, lock, locked: common.locked, files: &common.plugins })
+}
 
 /// Plugins and where they work.
 #[derive(Debug)]
@@ -48,9 +58,25 @@ impl Setup {
                 .hint("name it by `--model-dir DIR` or the variable MODEL_DIR")
         })?;
         let environment = Environment::of_process();
-        let catalog = Catalog::new(&common.plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        let catalog =
+            catalog(common, &output, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
         let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
         Ok(Self { tree, output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
+    }
+
+    /// The built-in plugins alone, wherever that is: for commands that put in order what others need.
+    ///
+    /// # Errors
+    /// The engine cannot run on this machine.
+    pub fn bare() -> Result<Self, Failure> {
+        let output = std::env::current_dir()
+            .and_then(|directory| directory.canonicalize())
+            .map_err(|error| Failure::new(Exit::Failure, format!("cannot use the working directory: {error}")))?;
+        let environment = Environment::of_process();
+        let plugins = Catalog::new(&[])
+            .and_then(|catalog| Plugins::new(catalog, &environment))
+            .map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        Ok(Self { tree: output.clone(), output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
     }
 
     /// The context of an invocation that is no run: no directory of its own, no trace.
@@ -78,7 +104,7 @@ impl Setup {
             output: self.output.clone(),
             results: self.results.clone(),
         };
-        let policy = Policy::shipped(roots.clone()).map_err(|error| Failure::new(Exit::Failure, error))?;
+        let policy = self.policy(roots.clone())?;
         Ok(Arc::new(RunContext {
             run_id,
             roots,
@@ -90,6 +116,14 @@ impl Setup {
             trace,
             detached: false,
         }))
+    }
+
+    /// The policy in force.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn policy(&self, roots: Roots) -> Result<Policy, Failure> {
+        Policy::shipped(roots).map_err(|error| Failure::new(Exit::Failure, error))
     }
 
     /// A session of an invocation that is no run.
