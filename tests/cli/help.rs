@@ -47,6 +47,14 @@ fn the_help_of_plugin() {
 }
 
 #[test]
+fn the_help_of_policy() {
+    insta::assert_snapshot!(help(&["policy"]));
+    for action in ["check", "show", "explain", "suggest", "test"] {
+        insta::assert_snapshot!(format!("the_help_of_policy_{action}"), help(&["policy", action]));
+    }
+}
+
+#[test]
 fn the_help_of_doctor() {
     insta::assert_snapshot!(help(&["doctor"]));
 }

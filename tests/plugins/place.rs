@@ -58,11 +58,20 @@ impl Place {
 
     /// A session under the shipped policy.
     pub fn session(&self) -> Session {
-        let roots = Roots { tree: self.path().to_owned(), ..Roots::default() };
+        self.session_under(Policy::shipped(self.roots()).unwrap())
+    }
+
+    /// Directories that rules speak of.
+    pub fn roots(&self) -> Roots {
+        Roots { tree: self.path().to_owned(), ..Roots::default() }
+    }
+
+    /// A session under another policy.
+    pub fn session_under(&self, policy: Policy) -> Session {
         Session::quiet(Arc::new(RunContext {
             run_id: "test".to_owned(),
-            policy: Arc::new(Policy::shipped(roots.clone()).unwrap()),
-            roots,
+            policy: Arc::new(policy),
+            roots: self.roots(),
             environment: Environment::default(),
             secrets: SecretStore::default(),
             docker: Connection::default(),

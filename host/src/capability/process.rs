@@ -7,6 +7,7 @@
 mod child;
 mod follow;
 mod gather;
+mod interpreter;
 mod launch;
 mod prepare;
 pub(super) mod proc_table;
@@ -50,7 +51,8 @@ impl State {
     ) -> Answer<String> {
         let asked = allowed!(Asked::new(command, &self.context));
         let output = allowed!(launch::inside_run(&directory, &self.context.roots));
-        let call = asked.describe(Call::<Process>::new("launch")).on("output", output.to_string_lossy());
+        let call =
+            asked.describe(Call::<Process>::new("launch"), &self.context.policy).on("output", output.to_string_lossy());
         let permit = allowed!(self.gate.permit(call));
         let answer = launch::launch(&permit, supervisor, asked, &output, &self.context).await;
         Ok(permit.finish(answer))
@@ -60,7 +62,7 @@ impl State {
 impl process::Host for State {
     async fn run(&mut self, command: Command, output_limit: u32) -> Answer<Finished> {
         let asked = allowed!(Asked::new(command, &self.context));
-        let permit = allowed!(self.gate.permit(asked.describe(Call::<Process>::new("run"))));
+        let permit = allowed!(self.gate.permit(asked.describe(Call::<Process>::new("run"), &self.context.policy)));
         self.charge_transfer(asked.stdin_length())?;
         let limit = usize::try_from(output_limit).unwrap_or(usize::MAX).min(self.ceilings.memory);
         let answer = match asked.reveal(&permit, &self.context.secrets) {

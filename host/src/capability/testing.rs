@@ -16,8 +16,7 @@ use crate::plugin::{Ceilings, Environment, RunContext, State};
 pub const PLUGIN: &str = "test";
 
 /// Rules that allow [`PLUGIN`] every call on everything.
-pub const ALLOW_EVERYTHING: &str =
-    "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\"]\n";
+pub const ALLOW_EVERYTHING: &str = "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\"]\nscope.inline-code = [\"**\"]\n";
 
 /// What a test may choose; everything else is as in a run.
 #[derive(Debug)]

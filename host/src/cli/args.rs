@@ -47,6 +47,13 @@ pub enum Command {
         #[command(subcommand)]
         action: Box<super::plugin::args::PluginAction>,
     },
+    /// Check, show and explain what plugins may do
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Policy {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: PolicyAction,
+    },
     /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
     /// Not in this version: upload results to a database
@@ -94,6 +101,9 @@ pub struct Common {
     /// Use no plugin that `maddock.lock` does not have
     #[arg(long, help_heading = "Common")]
     pub locked: bool,
+    /// Tighten what plugins may do by a policy file; may be repeated
+    #[arg(long = "policy", value_name = "FILE", help_heading = "Common")]
+    pub policies: Vec<PathBuf>,
     /// Print `text` for people or `json` for programs
     // Their help would make every page of help twice as long.
     #[arg(long, value_enum, default_value_t, hide_possible_values = true, help_heading = "Common")]
@@ -272,6 +282,50 @@ pub enum Report {
         /// Name of the file to write in it
         #[arg(long, short, value_name = "FILE", default_value = "run_results.html")]
         output: PathBuf,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// `policy …`
+#[derive(Debug, Subcommand)]
+pub enum PolicyAction {
+    /// Read a policy file and say all that is wrong with it
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Show the rules in force, each with its file and line
+    Show {
+        /// Only the rules that are about this plugin
+        plugin: Option<String>,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say whether a plugin may do something, why, and what would allow it
+    Explain {
+        /// Its name
+        plugin: String,
+        /// The call, such as `docker.create-container`
+        call: String,
+        /// What it would touch: `SCOPE=VALUE`, such as `path=$run/x`
+        #[arg(value_name = "SCOPE=VALUE")]
+        scope: Vec<String>,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print the policy that allows what a run has done, and nothing more
+    Suggest {
+        /// A run's id or directory
+        run: PathBuf,
+    },
+    /// Decide the cases that a policy file has, or those of all files in force
+    Test {
+        /// The file; it is taken for the site's
+        file: Option<PathBuf>,
         /// The rest.
         #[command(flatten)]
         common: Common,

@@ -28,6 +28,7 @@ mod failure;
 mod invocation;
 mod performance;
 mod plugin;
+mod policy;
 mod render;
 mod report;
 
@@ -85,6 +86,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
         }
         Command::Plugin { action } if !plugin::waits(&action) => plugin::run(&action),
+        Command::Policy { action } => policy::run(&action),
         command => waiting(command),
     };
     match outcome {
@@ -132,7 +134,7 @@ async fn called(command: Command) -> Outcome {
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Plugin { action } => plugin::wait(&action).await,
-        Command::Completions { .. } | Command::Database { .. } => Ok(Exit::Success),
+        Command::Completions { .. } | Command::Policy { .. } | Command::Database { .. } => Ok(Exit::Success),
     }
 }
 

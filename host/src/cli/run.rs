@@ -13,6 +13,7 @@ use super::failure::{Failure, Outcome};
 use super::invocation::{self, Invocation};
 use super::setup::Setup;
 use super::{performance, render, signals, style, table};
+use crate::capability::policy::step::Refusal;
 use crate::config::{Effective, Origin};
 use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
@@ -163,8 +164,9 @@ async fn phases(
                     if arguments.dry_run {
                         planned.print(arguments.common.format);
                         print_plans(&plans, arguments.common.format);
-                        return Ok(exit_code(&plans, false));
+                        return Ok(if planned.is_refused() { Exit::Refused } else { exit_code(&plans, false) });
                     }
+                    planned.allowed()?;
                     let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
                     let request =
                         build::Request { options: &options, manifest: &manifest, format: arguments.common.format };
@@ -282,8 +284,14 @@ async fn check(
     stop: &CancellationToken,
 ) -> Result<RunReport, Failure> {
     let place = place(invocation, effective, Stream::default(), stop);
+    let asked_for = options.dry_run;
     let options = RunOptions { dry_run: true, jobs: 1, ..options.clone() };
     let report = run::run(&place, target, works, &options).await.map_err(|error| of_run(&error))?;
+    if let (false, Some((model, denial))) =
+        (asked_for, report.plans.iter().find_map(|plan| Some((&plan.model, &plan.refusals.first()?.denial))))
+    {
+        return Err(Failure::new(Exit::Refused, format!("{model}: {}", denial.message)).hint(denial.remedy.as_str()));
+    }
     match report.jobs.iter().find(|job| job.unplannable) {
         None => Ok(report),
         Some(job) => {
@@ -308,6 +316,7 @@ fn place(invocation: &Invocation, effective: &Effective, events: Stream, stop: &
 fn of_run(error: &run::RunError) -> Failure {
     match error {
         run::RunError::Plugin(error) => Failure::of_plugin(Exit::Run, error),
+        run::RunError::Refused { remedy, .. } => Failure::new(Exit::Refused, error).hint(remedy),
         _ => Failure::new(Exit::Run, error),
     }
 }
@@ -435,7 +444,7 @@ fn exit_code(report: &RunReport, build_failed: bool) -> Exit {
     let failed = report.jobs.iter().any(|job| matches!(job.judged.verdict, Verdict::Failure(_)));
     if report.interrupted {
         Exit::Interrupted
-    } else if report.jobs.iter().any(|job| job.refused) {
+    } else if report.jobs.iter().any(|job| job.refused) || report.plans.iter().any(|plan| !plan.refusals.is_empty()) {
         Exit::Refused
     } else if failed {
         Exit::Run
@@ -478,15 +487,18 @@ fn print_results(report: &RunReport, format: Format, summary: &Value) {
 
 fn print_plans(report: &RunReport, format: Format) {
     if format == Format::Json {
-        let plans: Value =
-            report.plans.iter().map(|(model, plan)| json!({"model": model, "plan": plan_json(plan)})).collect();
+        let plans: Value = report
+            .plans
+            .iter()
+            .map(|planned| json!({"model": planned.model, "plan": plan_json(&planned.plan, &planned.refusals)}))
+            .collect();
         println!("{plans:#}");
         return;
     }
     let palette = style::Palette::of_stdout();
-    for (model, plan) in &report.plans {
+    for run::Planned { model, plan, refusals } in &report.plans {
         println!("{}", palette.strong(&format!("plan of {model}")));
-        build::print_plan(plan);
+        build::print_plan(plan, refusals);
     }
     for job in &report.jobs {
         println!("{}: {}", job.model, job.judged.reason.as_deref().unwrap_or_default());
@@ -494,7 +506,11 @@ fn print_plans(report: &RunReport, format: Format) {
 }
 
 /// A plan as machine-readable output has it.
-pub(super) fn plan_json(plan: &maddock_bindings::api::types::WorkPlan) -> Value {
+pub(super) fn plan_json(plan: &maddock_bindings::api::types::WorkPlan, refusals: &[Refusal]) -> Value {
+    let refusals: Vec<Value> = refusals
+        .iter()
+        .map(|Refusal { step, denial }| json!({"step": step, "message": denial.message, "rule": &*denial.rule, "remedy": denial.remedy}))
+        .collect();
     let entries = |entries: &[maddock_bindings::api::types::Entry]| -> Value {
         entries.iter().map(|entry| json!({"name": entry.name, "value": entry.value})).collect()
     };
@@ -502,5 +518,6 @@ pub(super) fn plan_json(plan: &maddock_bindings::api::types::WorkPlan) -> Value 
         "steps": plan.steps.iter().map(|step| json!({"summary": step.summary, "call": step.call, "scope": entries(&step.scope)})).collect::<Vec<_>>(),
         "artefacts": plan.artefacts.iter().map(|a| json!({"name": a.name, "media_type": a.media_type, "content": a.content})).collect::<Vec<_>>(),
         "warnings": plan.warnings,
+        "refused": refusals,
     })
 }

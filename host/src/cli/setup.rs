@@ -8,7 +8,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use crate::capability::Queue;
 use crate::capability::docker::Connection;
-use crate::capability::policy::{Policy, Roots};
+use crate::capability::policy::{Homes, Policy, PolicyError, Roots};
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
 use crate::plugin::catalog::{Catalog, Outside};
@@ -37,6 +37,8 @@ pub struct Setup {
     pub environment: Environment,
     /// Catalogue and engine.
     pub plugins: Arc<Plugins>,
+    /// Policy files of the command line.
+    pub policies: Vec<PathBuf>,
 }
 
 impl Setup {
@@ -61,7 +63,14 @@ impl Setup {
         let catalog =
             catalog(common, &output, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
         let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
-        Ok(Self { tree, output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
+        Ok(Self {
+            tree,
+            output,
+            results: PathBuf::new(),
+            environment,
+            plugins: Arc::new(plugins),
+            policies: common.policies.clone(),
+        })
     }
 
     /// The built-in plugins alone, wherever that is: for commands that put in order what others need.
@@ -76,13 +85,20 @@ impl Setup {
         let plugins = Catalog::new(&[])
             .and_then(|catalog| Plugins::new(catalog, &environment))
             .map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
-        Ok(Self { tree: output.clone(), output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
+        Ok(Self {
+            tree: output.clone(),
+            output,
+            results: PathBuf::new(),
+            environment,
+            plugins: Arc::new(plugins),
+            policies: Vec::new(),
+        })
     }
 
     /// The context of an invocation that is no run: no directory of its own, no trace.
     ///
     /// # Errors
-    /// The shipped policy cannot be read.
+    /// A policy file cannot be used.
     pub fn context(&self) -> Result<Arc<RunContext>, Failure> {
         self.context_in(String::new(), Path::new(""), Trace::none(), SecretStore::default())
     }
@@ -90,7 +106,7 @@ impl Setup {
     /// The context of a run.
     ///
     /// # Errors
-    /// The shipped policy cannot be read.
+    /// A policy file cannot be used.
     pub fn context_in(
         &self,
         run_id: String,
@@ -118,18 +134,19 @@ impl Setup {
         }))
     }
 
-    /// The policy in force.
+    /// Every layer of policy that there is.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// A file that is malformed (exit 4), or that others could have written (exit 5).
     pub fn policy(&self, roots: Roots) -> Result<Policy, Failure> {
-        Policy::shipped(roots).map_err(|error| Failure::new(Exit::Failure, error))
+        let homes = Homes::of(&self.environment, &self.output);
+        Policy::load(roots, homes, &self.policies).map_err(|error| of_policy(&error))
     }
 
     /// A session of an invocation that is no run.
     ///
     /// # Errors
-    /// The shipped policy cannot be read.
+    /// A policy file cannot be used.
     pub fn session(&self) -> Result<Session, Failure> {
         Ok(Session::quiet(self.context()?))
     }
@@ -167,4 +184,14 @@ impl Setup {
         }
         secrets
     }
+}
+
+/// A policy that cannot be used: nothing is done without it.
+#[must_use]
+pub fn of_policy(error: &PolicyError) -> Failure {
+    let exit = match error {
+        PolicyError::Malformed { .. } => Exit::Arguments,
+        PolicyError::Untrusted { .. } => Exit::Refused,
+    };
+    Failure::new(exit, error).maybe_hint(error.hint())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{render, style};
-use crate::capability::events::printable;
+use crate::capability::events::{printable, printable_lines};
 use crate::pipeline::event::{Event, Gravity, Listener};
 
 /// Prints events.
@@ -115,7 +115,7 @@ impl Listener for Terminal {
             }
             Event::Message { gravity, about, text } => {
                 let about = if about.is_empty() { String::new() } else { format!("{about}: ") };
-                let text = printable(text);
+                let text = printable_lines(text);
                 match gravity {
                     Gravity::Debug if !self.verbose => {}
                     Gravity::Debug | Gravity::Info => self.line(&format!("{about}{text}")),

@@ -17,7 +17,7 @@ use super::manifest::{INTERFACE, Kind, Manifest, PACKAGE};
 use crate::capability::gate::Identity;
 
 /// How often running plugins are looked at.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(10);
 
 /// WASI packages that are linked, and empty.
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];

@@ -9,6 +9,7 @@ mod error;
 mod hub;
 mod instance;
 pub mod manifest;
+mod meter;
 pub mod package;
 mod stderr;
 

@@ -365,19 +365,27 @@ impl Work {
         on("image", &spec.image);
         for mount in &spec.mounts {
             on("mount", &mount.source);
+            if !mount.read_only {
+                on("mount-write", &mount.source);
+            }
         }
         for device in &spec.devices {
             on("device", device);
         }
-        for id in spec.device_requests.iter().flat_map(|request| &request.ids) {
-            on("device", id);
+        for request in &spec.device_requests {
+            let driver = if request.driver.is_empty() { "any" } else { &request.driver };
+            for id in &request.ids {
+                on("device-request", &format!("{driver}/{id}"));
+            }
         }
         for capability in &spec.add_capabilities {
             on("capability", capability);
         }
         on("network", &spec.network);
         on("ipc", &spec.ipc);
-        on("privileged", if spec.privileged { "true" } else { "false" });
+        if spec.privileged {
+            on("privileged", "true");
+        }
         for variable in &spec.env {
             if let EnvValue::Secret(name) = &variable.value {
                 on("secret", name);

@@ -9,7 +9,6 @@ mod keys;
 use std::path::Path;
 
 use self::args::PluginAction;
-use super::args::Common;
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::setup::Setup;

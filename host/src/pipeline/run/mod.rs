@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::capability::events::PluginEvent;
+use crate::capability::policy::step::Refusal;
 use crate::config::gpus;
 use crate::pipeline::card::Card;
 use crate::pipeline::devices::Pool;
@@ -136,6 +137,16 @@ pub enum RunError {
         /// What the first one is for, and what this machine is.
         reason: String,
     },
+    /// Policy refuses a step of a job's plan: nothing was begun.
+    #[error("{model}: {message}")]
+    Refused {
+        /// The job's model.
+        model: String,
+        /// Why.
+        message: String,
+        /// What would allow it.
+        remedy: String,
+    },
 }
 
 /// What came of a run.
@@ -145,8 +156,19 @@ pub struct RunReport {
     pub jobs: Vec<JobReport>,
     /// The user stopped it.
     pub interrupted: bool,
-    /// Plans of a dry run, in the order of the models: model and plan.
-    pub plans: Vec<(String, maddock_bindings::api::types::WorkPlan)>,
+    /// Plans of a dry run, in the order of the models.
+    pub plans: Vec<Planned>,
+}
+
+/// What a job would do, and what of it policy would refuse.
+#[derive(Debug)]
+pub struct Planned {
+    /// The model.
+    pub model: String,
+    /// The target's plan.
+    pub plan: maddock_bindings::api::types::WorkPlan,
+    /// Steps that the gate would refuse.
+    pub refusals: Vec<Refusal>,
 }
 
 /// What came of one job.
@@ -250,6 +272,9 @@ pub async fn run(
     let room = Arc::new(Semaphore::new(options.jobs.max(1)));
     let shared =
         Arc::new(Shared { place: place.clone(), target: target.clone(), options: options.clone(), inventory, pool });
+    if !options.dry_run {
+        shared.foresee(&works).await?;
+    }
 
     place.events.emit(&Event::RunStarted {
         run: place.directory.id().as_str().to_owned(),
@@ -258,7 +283,7 @@ pub async fn run(
     });
     let mut running = JoinSet::new();
     let mut reports: BTreeMap<usize, JobReport> = BTreeMap::new();
-    let mut plans: BTreeMap<usize, (String, maddock_bindings::api::types::WorkPlan)> = BTreeMap::new();
+    let mut plans: BTreeMap<usize, Planned> = BTreeMap::new();
     for (number, work) in works.into_iter().enumerate() {
         // One job after the other enters, in the order of the models; the rest wait here, not in memory.
         let permit = tokio::select! {
@@ -300,21 +325,21 @@ pub async fn run(
 /// What one job answers: a verdict, or the plan of a dry run.
 enum Outcome {
     Report(Box<JobReport>),
-    Plan(String, maddock_bindings::api::types::WorkPlan),
+    Plan(Planned),
 }
 
 fn keep(
     done: Result<(usize, Outcome), tokio::task::JoinError>,
     reports: &mut BTreeMap<usize, JobReport>,
-    plans: &mut BTreeMap<usize, (String, maddock_bindings::api::types::WorkPlan)>,
+    plans: &mut BTreeMap<usize, Planned>,
     events: &Stream,
 ) {
     match done {
         Ok((number, Outcome::Report(report))) => {
             reports.insert(number, *report);
         }
-        Ok((number, Outcome::Plan(model, plan))) => {
-            plans.insert(number, (model, plan));
+        Ok((number, Outcome::Plan(planned))) => {
+            plans.insert(number, planned);
         }
         Err(error) => events.say(Gravity::Error, "", format!("a job's task ended: {error}; please report this")),
     }
@@ -388,6 +413,42 @@ struct Shared {
 }
 
 impl Shared {
+    /// Plans every job and asks policy about every step, before any of them has an effect. What cannot be planned is for the
+    /// job itself to say.
+    async fn foresee(&self, works: &[Work]) -> Result<(), RunError> {
+        let quiet = Self {
+            place: Place { events: Stream::default(), ..self.place.clone() },
+            target: self.target.clone(),
+            options: RunOptions { dry_run: true, ..self.options.clone() },
+            inventory: self.inventory.clone(),
+            pool: self.pool.clone(),
+        };
+        for (number, work) in works.iter().enumerate() {
+            if self.place.stop.is_cancelled() {
+                break;
+            }
+            if quiet.left_out(&work.card).is_some() {
+                continue;
+            }
+            let id = crate::results::run_directory::job_id(number, &work.card.name);
+            let Ok(ready) = quiet.prepare(&id, work, &mut quiet.facts(work)).await else { continue };
+            let Ok(planned) = quiet.plan(&id, work, &ready).await else { continue };
+            if let Some(Refusal { denial, .. }) = planned.refusals.into_iter().next() {
+                let (model, message, remedy) = (planned.model, denial.message, denial.remedy);
+                return Err(RunError::Refused { model, message, remedy });
+            }
+        }
+        Ok(())
+    }
+
+    /// The target's plan of a job, and what policy says of it.
+    async fn plan(&self, id: &str, work: &Work, ready: &prepare::Ready) -> Result<Planned, PluginError> {
+        let place = &self.place;
+        let plan = self.target.plugin.plan_job(&place.session().for_job(id), &ready.job).await?;
+        let refusals = place.context.policy.refusals(&self.target.plugin.loaded().identity, &plan);
+        Ok(Planned { model: work.card.name.clone(), plan, refusals })
+    }
+
     async fn one(&self, number: usize, work: Work) -> Outcome {
         let place = &self.place;
         let id = crate::results::run_directory::job_id(number, &work.card.name);
@@ -410,8 +471,8 @@ impl Shared {
             }
         };
         if self.options.dry_run {
-            return match self.target.plugin.plan_job(&place.session().for_job(&id), &ready.job).await {
-                Ok(plan) => Outcome::Plan(work.card.name.clone(), plan),
+            return match self.plan(&id, &work, &ready).await {
+                Ok(planned) => Outcome::Plan(planned),
                 Err(error) => {
                     let refused = error.is_denied();
                     let judged = Judged::setup_failure(&id, &facts, "", error.to_string()).hint(error.hint());

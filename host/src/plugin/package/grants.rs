@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{PackageError, Result, replace};
 use crate::capability::gate::Identity;
+use crate::capability::policy::vocabulary::CallSet;
 use crate::capability::policy::{Policy, Roots, Verdict};
 use crate::plugin::Environment;
 use crate::plugin::manifest::{Manifest, Request};
@@ -94,18 +95,26 @@ pub fn judge(identity: &Identity, manifest: &Manifest, load: impl Fn(Roots) -> R
 }
 
 fn of_request(policy: &Policy, identity: &Identity, request: &Request) -> Judged {
-    let mut rules = Vec::new();
-    for call in &request.calls {
-        let mut scope = Vec::new();
-        for (name, values) in &request.scope {
-            let Some(known) = SCOPES.iter().find(|known| *known == name) else {
-                return Judged::Refused(format!("no call has a scope `{name}`"));
-            };
-            scope.extend(values.iter().map(|value| (*known, example(value))));
+    let mut calls = CallSet::default();
+    for pattern in &request.calls {
+        if let Err((message, _)) = calls.add(pattern) {
+            return Judged::Refused(message);
         }
-        match policy.decide(identity, call, &scope) {
-            Verdict::Allowed { rule } => rules.push(rule),
-            Verdict::Denied(denial) => return Judged::Refused(format!("`{call}`: {}", denial.rule)),
+    }
+    if let Some(name) = request.scope.keys().find(|name| !calls.words().any(|words| words.scope(name).is_some())) {
+        return Judged::Refused(format!("none of these calls has a scope `{name}`"));
+    }
+    let mut rules = Vec::new();
+    for words in calls.words() {
+        let asked: Vec<(&'static str, String)> = request
+            .scope
+            .iter()
+            .filter_map(|(name, values)| Some((words.scope(name)?.name, values)))
+            .flat_map(|(name, values)| values.iter().map(move |value| (name, example(value))))
+            .collect();
+        match policy.decide(identity, words.call, &asked) {
+            Verdict::Allowed { rule } => rules.push(rule.to_string()),
+            Verdict::Denied(denial) => return Judged::Refused(format!("`{}`: {}", words.call, denial.rule)),
         }
     }
     rules.sort();
@@ -130,67 +139,6 @@ fn example(pattern: &str) -> String {
         .collect();
     format!("{root}{}", rest.join("/"))
 }
-
-/// The kinds of scope that calls have.
-const SCOPES: [&str; 57] = [
-    "account",
-    "argument",
-    "arguments",
-    "capability",
-    "cgroupns",
-    "container",
-    "context",
-    "device",
-    "device-cgroup-rule",
-    "device-request",
-    "directory",
-    "env",
-    "group",
-    "host",
-    "host-path",
-    "image",
-    "ipc",
-    "job",
-    "kind",
-    "label",
-    "mount",
-    "mount-write",
-    "name",
-    "namespace",
-    "network",
-    "node",
-    "node-count",
-    "nodes",
-    "option",
-    "output",
-    "partition",
-    "path",
-    "pid",
-    "port",
-    "privileged",
-    "program",
-    "publish",
-    "qos",
-    "recipient",
-    "registry",
-    "reservation",
-    "resource",
-    "run",
-    "runtime",
-    "secret",
-    "security-option",
-    "server",
-    "service",
-    "source",
-    "sysctl",
-    "tag",
-    "time",
-    "user",
-    "userns",
-    "uts",
-    "variable",
-    "verb",
-];
 
 /// The policy file of this user.
 #[must_use]
