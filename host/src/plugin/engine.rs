@@ -5,11 +5,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use maddock_bindings::api;
+use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Config, EngineWeak};
 
 use super::cache::Cache;
 use super::catalog::Entry;
+use super::conformance::Script;
 use super::context::Environment;
 use super::error::PluginError;
 use super::instance::State;
@@ -100,6 +102,28 @@ impl Engine {
             plugin: plugin.clone(),
             message: format!("it does not fit this host's interface: {error:#}"),
         })?;
+        Ok(Loaded { identity: entry.identity.clone(), manifest: entry.manifest.clone(), pre })
+    }
+
+    /// Links a plugin to a host made of a script, for the conformance suite.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_scripted(&self, entry: &Entry, script: &Script) -> Result<Loaded, PluginError> {
+        let malformed = |error: wasmtime::Error| PluginError::Malformed {
+            plugin: entry.identity.name.clone(),
+            message: format!("{error:#}"),
+        };
+        let component = self.compiled(entry)?;
+        let mut linker = Linker::new(&self.engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(malformed)?;
+        for (name, item) in component.component_type().imports(&self.engine) {
+            if let (true, ComponentItem::ComponentInstance(instance)) = (name.starts_with(PACKAGE), item.ty) {
+                let mut linked = linker.instance(name).map_err(malformed)?;
+                script.link(&self.engine, name, &instance, &mut linked).map_err(malformed)?;
+            }
+        }
+        let pre = linker.instantiate_pre(&component).map_err(malformed)?;
         Ok(Loaded { identity: entry.identity.clone(), manifest: entry.manifest.clone(), pre })
     }
 

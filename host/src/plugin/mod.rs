@@ -3,6 +3,7 @@
 mod cache;
 mod calls;
 pub mod catalog;
+pub mod conformance;
 mod context;
 mod engine;
 mod error;

@@ -1,6 +1,7 @@
 //! `maddock plugin …`: one file for each group of commands.
 
 pub mod args;
+mod conform;
 mod inspect;
 mod install;
 mod installed;
@@ -60,6 +61,7 @@ pub async fn wait(action: &PluginAction) -> Outcome {
     match action {
         PluginAction::Install { sources, consent, common } => install::install(sources, consent, common).await,
         PluginAction::Update { names, consent, common } => install::update(names, consent, common).await,
+        PluginAction::Test { plugin, common } => conform::test(plugin, common).await,
         other => run(other),
     }
 }
