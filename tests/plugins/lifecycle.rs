@@ -127,7 +127,9 @@ fn a_lock_pins_a_digest_and_locked_refuses_the_rest() {
     assert_eq!(names(&place, &["--locked"]), ["a 0.2.0"]);
     good(place.maddock(&["plugin", "remove", "a"]));
     refused(place.maddock(&["plugin", "list"]), 1, "which is not installed");
-    refused(place.maddock(&["plugin", "verify"]), 1, "which is not installed");
+    let said = place.maddock(&["plugin", "verify"]);
+    assert!(said.stdout.contains("the lock file pins it, and it is not installed"), "{}", said.stdout);
+    refused(said, 1, "1 of 2 are not as they should be");
 }
 
 #[test]
@@ -188,4 +190,57 @@ fn a_signature_by_a_trusted_key_is_told_pinned_and_demanded() {
     good(place.maddock(&["plugin", "sign", "good.wasm", "--key", "key"]));
     place.file("good.wasm", &other);
     refused(place.maddock(&["plugin", "install", "good.wasm"]), 1, "does not fit the bytes");
+}
+
+#[test]
+fn a_bundle_brings_plugins_and_signatures_and_trusts_itself_in_nothing() {
+    let (from, to) = (Place::new(), Place::new());
+    from.file("good.wasm", &good_launcher("good"));
+    good(from.maddock(&["plugin", "keygen", "key", "--no-password"]));
+    good(from.maddock(&["plugin", "sign", "good.wasm", "--key", "key"]));
+    good(from.maddock(&["plugin", "trust", "key.pub", "--name", "me"]));
+    good(from.maddock(&["plugin", "install", "good.wasm", "--lock"]));
+    let said = good(from.maddock(&["plugin", "bundle", "out.tar"]));
+    for file in ["keys/me.pub", "maddock.lock", ".wasm.sig"] {
+        assert!(said.contains(file), "{file}: {said}");
+    }
+    let bytes = std::fs::read(from.path().join("out.tar")).unwrap();
+    to.file("in.tar", &bytes);
+    refused(to.maddock(&["plugin", "install", "in.tar", "--require-signature"]), 1, "not signed by a trusted key");
+    assert_eq!(names(&to, &[]), [""; 0]);
+    good(to.maddock(&["plugin", "trust", &from.path().join("key.pub").display().to_string()]));
+    let said = good(to.maddock(&["plugin", "install", "in.tar", "--require-signature"]));
+    assert!(said.contains("signed  by `key`"), "{said}");
+    let mut changed = bytes.clone();
+    let at = changed.windows(9).rposition(|window| window == b"launcher\"").unwrap();
+    changed[at] ^= 1;
+    to.file("changed.tar", &changed);
+    refused(to.maddock(&["plugin", "install", "changed.tar"]), 1, "was changed");
+}
+
+#[test]
+fn a_plugin_that_traps_does_not_conform() {
+    let place = Place::new();
+    let bytes = crate::component::launcher_that("trapper", "unreachable");
+    place.file("trapper.wasm", &bytes);
+    let said = place.maddock(&["plugin", "test", "./trapper.wasm"]);
+    assert_eq!(said.code, 3, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("ok    it loads as it would in a run"), "{}", said.stdout);
+    assert!(said.stdout.contains("FAIL  no nodes: it answers, and does not trap"), "{}", said.stdout);
+}
+
+#[test]
+fn a_plugin_that_calls_its_refusal_something_else_does_not_conform() {
+    // Asks for the host's name, and answers an error of the kind `invalid-input` whatever comes.
+    let import = "(import \"maddock:plugin/facts@0.1.0\" \"hostname\" (func $hostname (param i32)))";
+    let answer = format!(
+        "(call $hostname (i32.const 4096)) (i32.store8 (i32.const 1024) (i32.const 1))
+        (i32.store (i32.const 1040) (i32.const 2048)) (i32.store (i32.const 1044) (i32.const 3)) {ANSWER}"
+    );
+    let place = Place::new();
+    place.file("liar.wasm", &crate::component::launcher("liar", import, "(data (i32.const 2048) \"bad\")", &answer));
+    let said = place.maddock(&["plugin", "test", "./liar.wasm"]);
+    assert_eq!(said.code, 3, "{}{}", said.stdout, said.stderr);
+    let faults: Vec<&str> = said.stdout.lines().filter(|line| line.starts_with("FAIL")).collect();
+    assert!(!faults.is_empty() && faults.iter().all(|line| line.contains("not of the kind `denied`")), "{faults:?}");
 }

@@ -26,7 +26,7 @@ pub enum PluginAction {
     },
     /// Install plugins for this user; grants them nothing
     Install {
-        /// A component file, a directory of them, a bundle, or `oci://REGISTRY/REPOSITORY:TAG` (or `@sha256:…`)
+        /// A component file, a directory of them, or a bundle
         #[arg(required = true, value_name = "SOURCE")]
         sources: Vec<String>,
         /// What they may be and what is done with them.
@@ -130,24 +130,6 @@ pub enum PluginAction {
         /// A policy file to take along
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Push a component and its signature to a registry
-    Push {
-        /// The component
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// `oci://REGISTRY/REPOSITORY:TAG`
-        #[arg(value_name = "TO")]
-        to: String,
-        /// Speak plain HTTP to a registry that is not this machine
-        #[arg(long)]
-        plain_http: bool,
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
     },
     /// Write a new plugin project that builds by itself
     New {
@@ -200,9 +182,6 @@ pub struct Consent {
     /// Pin them in `maddock.lock` of the working directory
     #[arg(long)]
     pub lock: bool,
-    /// Speak plain HTTP to a registry that is not this machine
-    #[arg(long)]
-    pub plain_http: bool,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

@@ -16,6 +16,7 @@ use crate::cli::setup::Setup;
 use crate::cli::style;
 use crate::plugin::catalog::{Catalog, Entry};
 use crate::plugin::manifest::Request;
+use crate::plugin::package::bundle::{self, Bundle};
 use crate::plugin::package::grants;
 use crate::plugin::package::lock::{Lock, Pin};
 use crate::plugin::package::signature::{self, Signed};
@@ -26,10 +27,10 @@ use crate::plugin::package::store::{Arrival, Installed, is_meant};
 ///
 /// # Errors
 /// A source that cannot be read, is no plugin, or is not signed as asked: exit 1; wider requests without consent: exit 5.
-pub async fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
+pub fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
     let mut candidates = Vec::new();
     for source in sources {
-        candidates.extend(read(source, consent).await?);
+        candidates.extend(read(source)?);
     }
     take_in(candidates, consent, common)
 }
@@ -38,12 +39,12 @@ pub async fn install(sources: &[String], consent: &Consent, common: &Common) -> 
 ///
 /// # Errors
 /// As [`install`].
-pub async fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
+pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     let (store, _) = store()?;
     let plugins = store.read().map_err(|error| failed(&error))?;
     let mut sources: Vec<String> = Vec::new();
     for plugin in plugins.iter().filter(|plugin| names.is_empty() || names.iter().any(|name| is_meant(plugin, name))) {
-        let source = without_digest(&plugin.source);
+        let source = plugin.source.clone();
         if !sources.contains(&source) {
             sources.push(source);
         }
@@ -54,7 +55,7 @@ pub async fn update(names: &[String], consent: &Consent, common: &Common) -> Out
     }
     let mut candidates = Vec::new();
     for source in &sources {
-        let found = read(source, consent).await?;
+        let found = read(source)?;
         candidates.extend(found.into_iter().filter(|candidate| {
             let digest = crate::plugin::package::digest_of(&candidate.bytes);
             !plugins.iter().any(|plugin| plugin.digest == digest)
@@ -67,19 +68,34 @@ pub async fn update(names: &[String], consent: &Consent, common: &Common) -> Out
     take_in(candidates, consent, common)
 }
 
-/// The source as it was asked for: a registry's answer was pinned by a digest behind the tag.
-fn without_digest(source: &str) -> String {
-    match source.strip_prefix("oci://").and_then(|rest| rest.split_once('@')) {
-        Some((name, _)) if name.rsplit('/').next().is_some_and(|last| last.contains(':')) => format!("oci://{name}"),
-        _ => source.to_owned(),
+fn read(source: &str) -> Result<Vec<Candidate>, Failure> {
+    let path = Path::new(source);
+    if source.starts_with("oci://") {
+        return Err(Failure::new(Exit::Failure, "plugins cannot be had from a registry in this version")
+            .hint("get the component file by another tool, such as `oras pull`, and install that"));
     }
+    let found = if path.is_dir() {
+        source::of_directory(path)
+    } else if path.is_file() && bundle::is_tar(path).map_err(|error| failed(&error))? {
+        Bundle::read(path).map(|bundle| told(&bundle, path))
+    } else {
+        source::of_file(path).map(|candidate| vec![candidate])
+    };
+    found.map_err(|error| failed(&error))
 }
 
-async fn read(source: &str, _consent: &Consent) -> Result<Vec<Candidate>, Failure> {
-    let path = Path::new(source);
-    let found =
-        if path.is_dir() { source::of_directory(path) } else { source::of_file(path).map(|candidate| vec![candidate]) };
-    found.map_err(|error| failed(&error))
+/// The plugins of a bundle. What else is in it is told, and used by nobody but the person who reads it.
+fn told(bundle: &Bundle, path: &Path) -> Vec<Candidate> {
+    let others: Vec<&str> =
+        bundle.files.keys().map(String::as_str).filter(|path| !path.starts_with("plugins/")).collect();
+    if !others.is_empty() {
+        eprintln!(
+            "the bundle also has {}; look at them and take them over yourself: tar -xf {}",
+            others.join(", "),
+            path.display()
+        );
+    }
+    bundle.candidates(&path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string())
 }
 
 fn take_in(candidates: Vec<Candidate>, consent: &Consent, common: &Common) -> Outcome {

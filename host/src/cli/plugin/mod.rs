@@ -1,11 +1,13 @@
 //! `maddock plugin …`: one file for each group of commands.
 
 pub mod args;
+mod bundle;
 mod conform;
 mod inspect;
 mod install;
 mod installed;
 mod keys;
+mod project;
 
 use std::path::Path;
 
@@ -18,16 +20,10 @@ use crate::plugin::package::PackageError;
 use crate::plugin::package::store::Store;
 use crate::plugin::{Environment, PluginError};
 
-/// Whether a command waits for something: a registry, or a plugin.
+/// Whether a command waits for something.
 #[must_use]
 pub fn waits(action: &PluginAction) -> bool {
-    matches!(
-        action,
-        PluginAction::Install { .. }
-            | PluginAction::Update { .. }
-            | PluginAction::Push { .. }
-            | PluginAction::Test { .. }
-    )
+    matches!(action, PluginAction::Install { .. } | PluginAction::Update { .. } | PluginAction::Test { .. })
 }
 
 /// Commands that wait for nothing.
@@ -49,7 +45,11 @@ pub fn run(action: &PluginAction) -> Outcome {
         }
         PluginAction::Sign { file, key, password_file } => keys::sign(file, key, password_file.as_deref()),
         PluginAction::Trust { key, name } => keys::trust(key, name.as_deref()),
-        _ => Err(Failure::new(Exit::Failure, "not in this version")),
+        PluginAction::New { kind, name, lang, directory } => project::new(*kind, name, lang, directory),
+        PluginAction::Pack { file, manifest, output } => project::pack(file, manifest, output.as_deref()),
+        PluginAction::Bundle { output, names, policy } => bundle::bundle(output, names, policy.as_deref()),
+        // These wait.
+        PluginAction::Install { .. } | PluginAction::Update { .. } | PluginAction::Test { .. } => Ok(Exit::Success),
     }
 }
 
@@ -59,8 +59,8 @@ pub fn run(action: &PluginAction) -> Outcome {
 /// A plugin that is not there or not usable: exit 1; requests without consent: exit 5; a failed check: exit 3.
 pub async fn wait(action: &PluginAction) -> Outcome {
     match action {
-        PluginAction::Install { sources, consent, common } => install::install(sources, consent, common).await,
-        PluginAction::Update { names, consent, common } => install::update(names, consent, common).await,
+        PluginAction::Install { sources, consent, common } => install::install(sources, consent, common),
+        PluginAction::Update { names, consent, common } => install::update(names, consent, common),
         PluginAction::Test { plugin, common } => conform::test(plugin, common).await,
         other => run(other),
     }

@@ -4,8 +4,10 @@
 //! Nothing here grants anything. A plugin that is installed may do what policy says of its digest, and nothing else.
 //! Nothing is downloaded but by an explicit `maddock plugin` command.
 
+pub mod bundle;
 pub mod grants;
 pub mod lock;
+pub mod project;
 pub mod signature;
 pub mod source;
 pub mod store;
