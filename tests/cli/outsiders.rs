@@ -17,13 +17,13 @@ fn every_built_in_plugin_conforms() {
 }
 
 #[test]
-fn a_bundle_brings_plugins_to_a_site_without_network() {
-    let (from, to) = (Playground::new(), Playground::new());
-    from.call(&["plugin", "new", "launcher", "hello"]).exits(0);
-    // Any component will do: this one is made of nothing but a manifest, and packed.
-    assert!(from.work().join("hello/vendor/maddock-sdk/src/lib.rs").is_file());
-    let bundle = from.work().join("out.tar");
-    from.call(&["plugin", "bundle", "out.tar"]).exits(1).says(&["nothing is installed that could be packed"]);
-    std::fs::write(&bundle, b"not a bundle").unwrap();
-    to.call(&["plugin", "install", bundle.to_str().unwrap()]).exits(1);
+fn a_new_project_has_all_it_needs_and_bundles_are_what_they_say() {
+    let playground = Playground::new();
+    playground.call(&["plugin", "new", "launcher", "hello"]).exits(0);
+    for file in ["Cargo.toml", "plugin.json", "src/lib.rs", "wit/launcher.wit", "vendor/maddock-sdk/src/lib.rs"] {
+        assert!(playground.work().join("hello").join(file).is_file(), "{file}");
+    }
+    playground.call(&["plugin", "new", "launcher", "hello"]).exits(1).says(&["is there already"]);
+    playground.call(&["plugin", "new", "pilot", "hello"]).exits(2).says(&["kinds are discovery, builder"]);
+    playground.call(&["plugin", "bundle", "out.tar"]).exits(1).says(&["nothing is installed that could be packed"]);
 }

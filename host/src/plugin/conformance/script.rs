@@ -87,12 +87,22 @@ impl Script {
             match item.ty {
                 ComponentItem::ComponentFunc(_) => {
                     let (script, name) = (self.clone(), format!("{family}.{function}"));
-                    linker.func_new(function, move |mut context, ty, arguments, results| {
-                        let called = script.write(&name, arguments);
-                        for (slot, ty) in results.iter_mut().zip(ty.results()) {
-                            *slot = script.answer(&ty, called, &mut context)?;
-                        }
-                        Ok(())
+                    linker.func_new_async(function, move |mut context, ty, arguments, results| {
+                        let (script, name) = (script.clone(), name.clone());
+                        Box::new(async move {
+                            let called = script.write(&name, arguments);
+                            for value in arguments {
+                                if let Val::Resource(lent) = value
+                                    && !lent.owned()
+                                {
+                                    lent.resource_drop_async(&mut context).await?;
+                                }
+                            }
+                            for (slot, ty) in results.iter_mut().zip(ty.results()) {
+                                *slot = script.answer(&ty, called, &mut context)?;
+                            }
+                            Ok(())
+                        })
                     })?;
                 }
                 ComponentItem::Resource(_) => {
