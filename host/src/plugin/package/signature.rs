@@ -376,7 +376,7 @@ mod tests {
             .chunks_exact(6)
             .map(|bits| char::from(ALPHABET[bits.iter().fold(0_usize, |value, bit| value << 1 | usize::from(*bit))]))
             .collect();
-        while coded.len() % 4 != 0 {
+        while !coded.len().is_multiple_of(4) {
             coded.push('=');
         }
         lines[1] = coded;
