@@ -165,7 +165,7 @@ fn card(name: &str, model: &str) -> types::Card {
 }
 
 fn model(name: &str) -> String {
-    json!({"name": name, "dockerfile": "docker/m", "scripts": "scripts/m/run.sh", "n_gpus": "0", "tags": [], "args": ""})
+    json!({"name": name, "dockerfile": "images/m", "scripts": "scripts/m/run.sh", "n_gpus": "0", "tags": [], "args": ""})
         .to_string()
 }
 
