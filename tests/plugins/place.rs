@@ -10,7 +10,7 @@ use maddock::capability::policy::{Policy, Roots};
 use maddock::capability::secrets::SecretStore;
 use maddock::capability::trace::Trace;
 use maddock::plugin::catalog::{Catalog, Entry};
-use maddock::plugin::launch::{Arrangement, Topology};
+use maddock::plugin::launch::{Arrangement, Program, Topology};
 use maddock::plugin::{Ceilings, Environment, Plugin, PluginError, Plugins, RunContext, Session};
 
 /// The directory, and an engine with a cache inside it.
@@ -76,8 +76,9 @@ impl Place {
             secrets: SecretStore::default(),
             docker: Connection::default(),
             queue: maddock::capability::Queue::default(),
+            clusters: maddock::capability::Clusters::default(),
             trace: Trace::none(),
-            detached: false,
+            lifelines: Default::default(),
         }))
     }
 
@@ -158,5 +159,8 @@ pub fn topology() -> Topology {
         model: "m".to_owned(),
         job: "j".to_owned(),
         config: "{}".to_owned(),
+        program: Program { interpreter: vec!["bash".to_owned()], file: "run.sh".to_owned() },
+        env: Vec::new(),
+        extra: Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! `process`: programs on this machine, as argument vectors.
 //!
 //! `run` gathers the output of a program that ends with the call. `launch` hands a program to a supervisor, a process of
-//! its own (`supervise`), which outlives the plugin and, in a detached run, this process; `attach` finds it again.
+//! its own (`supervise`), which outlives the plugin and, once its lifeline is let go, this process; `attach` finds it again.
 //! Nothing here may pass on more of the caller's environment than asked, or put a secret anywhere but into the child's.
 
 mod child;
@@ -9,6 +9,7 @@ mod follow;
 mod gather;
 mod interpreter;
 mod launch;
+mod lifeline;
 mod prepare;
 pub(super) mod proc_table;
 pub mod supervise;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 use maddock_bindings::api::process::{self, Command, Event, Finished};
 use wasmtime::component::Resource;
+
+pub use self::lifeline::Lifelines;
 
 use self::follow::Following;
 use self::prepare::Asked;
@@ -54,7 +57,8 @@ impl State {
         let call =
             asked.describe(Call::<Process>::new("launch"), &self.context.policy).on("output", output.to_string_lossy());
         let permit = allowed!(self.gate.permit(call));
-        let answer = launch::launch(&permit, supervisor, asked, &output, &self.context).await;
+        let job = self.job.clone().unwrap_or_default();
+        let answer = launch::launch(&permit, supervisor, asked, &output, (&self.context, &job)).await;
         Ok(permit.finish(answer))
     }
 }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::{self, Build, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
-use super::invocation::{self, Invocation};
+use super::invocation::{self, Invocation, Talk};
 use super::setup::Setup;
 use super::{signals, style, table};
 use crate::capability::events::{printable, printable_lines};
@@ -87,7 +87,11 @@ pub async fn run(arguments: Build) -> Outcome {
         return Err(Failure::new(Exit::Failure, "No models discovered: no tags were given")
             .hint("`maddock discover` lists the models; `--tags all` selects every one"));
     }
-    let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
+    let invocation = Invocation::new(
+        setup,
+        arguments.dry_run,
+        Talk { live_output: arguments.live_output, verbose: arguments.common.verbose },
+    )?;
     let stop = signals::stop_token()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
     let outcome = selected(&invocation, &arguments, &tags, &stop).await;
@@ -100,8 +104,11 @@ pub async fn run(arguments: Build) -> Outcome {
 }
 
 async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], stop: &CancellationToken) -> Outcome {
-    let mut effective = invocation.configuration(&arguments.context, true)?;
+    let mut effective = invocation.configuration(&arguments.context, None, true)?;
     let cards = signals::unless_stopped(stop, invocation.select(tags, Exit::Build)).await?;
+    let chosen = effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?;
+    let target = chosen.map_or_else(|| super::run::DEFAULT_TARGET.trim().to_owned(), |chosen| chosen.target);
+    invocation.apply_presets(&mut effective, &target, &cards)?;
     let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
     signals::unless_stopped(stop, checked).await?;
     let options = BuildOptions {

@@ -79,6 +79,7 @@ impl Engine {
         api::files::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::process::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::slurm::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        api::kube::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::secrets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let mut hasher = DefaultHasher::new();
         // It has the target and the features of this processor in it: a home directory may be seen by several kinds.

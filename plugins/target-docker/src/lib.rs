@@ -4,7 +4,7 @@
 //! stay with the engine, the outcome of its script in the workspace. A handle carries all that later steps need, as they may
 //! happen in another process. No container is ever touched that does not carry this job's owner labels.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use maddock_sdk::docker::{self, ContainerEvent, ContainerInfo};
 use maddock_sdk::events::{self, Level, Phase};
@@ -38,6 +38,9 @@ struct Handle {
     image_id: String,
     keep_alive: bool,
     time_limit: Option<u64>,
+    /// When the container was started, in seconds since 1970; 0: not known.
+    #[serde(default)]
+    started: u64,
     place: Place,
 }
 
@@ -75,6 +78,14 @@ impl Handle {
         local::ending(cause, message, result.as_ref(), &self.name, complete)
     }
 
+    /// For how long the container runs already, as far as its time limit is concerned. One that is over has kept to it, or
+    /// nobody was there to end it.
+    fn age(&self) -> Result<Duration> {
+        let over = self.is_over(self.inspect()?.as_ref());
+        let age = if over || self.started == 0 { 0 } else { now().saturating_sub(self.started) };
+        Ok(Duration::from_secs(age))
+    }
+
     /// How to look around in a container that was left.
     fn invite(&self) {
         let name = quote::word(&self.name);
@@ -91,6 +102,11 @@ impl Handle {
         );
         events::log(Level::Info, &format!("remove it with: docker rm -f {name}"), &[]);
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The mounts of a job, as far as this machine has them.
@@ -133,13 +149,15 @@ fn remove(id: &str) {
 
 /// Follows a container to the end of its job, telling its output.
 fn follow(handle: &Handle) -> Result<Ending> {
+    // A job may be followed long after its start: its time limit counts from there.
+    let age = handle.age()?;
     let follow = docker::follow_container(&handle.container)?;
     events::state(Phase::Running, "");
     let started = Instant::now();
     let mut deadline = Deadline::new(handle.time_limit, handle.keep_alive);
     let mut over = false;
     loop {
-        let wait = match deadline.next(started.elapsed()) {
+        let wait = match deadline.next(age.saturating_add(started.elapsed())) {
             // Whatever was written before the result is there by now.
             Next::Wait(_) if over => AT_ONCE_MS,
             Next::Wait(wait) => wait,
@@ -226,6 +244,7 @@ impl Guest for Plugin {
             image_id: info.id,
             keep_alive: job.options.has(JobOptions::KEEP_ALIVE),
             time_limit: job.time_limit,
+            started: now(),
             place: work.place,
         };
         serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))

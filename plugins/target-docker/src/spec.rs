@@ -99,6 +99,13 @@ pub fn prepare(job: &Job, around: &Surroundings) -> Result<Work> {
     let place = Place::of(job);
     let role = local::role(job);
     let mut warnings = Vec::new();
+    if local::role(job).is_some_and(|role| role.name == "batch") {
+        warnings.push(format!(
+            "scripts of `{}` use the commands of a scheduler, which a container does not have: `--target slurm` runs them \
+             on a cluster, `--target process` on this machine",
+            job.topology.launcher
+        ));
+    }
 
     let mut spec = ContainerSpec {
         name: name::unique(&image.reference, job),

@@ -8,16 +8,19 @@ use maddock_sdk::job_result::JobResult;
 use maddock_sdk::serde_json;
 use maddock_sdk::slurm::{self, JobState, Seen};
 use maddock_sdk::target::{CollectedFile, Collection, Ending, Guest, Job, JobStatus, TargetInfo};
-use maddock_sdk::types::{Entry, Error, OutputStream, WorkPlan};
+use maddock_sdk::types::{Entry, Error, ErrorKind, OutputStream, WorkPlan};
 use maddock_sdk::{Result, failed, files, invalid, local};
 use serde::{Deserialize, Serialize};
 
+pub mod allocation;
+pub mod once;
 pub mod outcome;
 pub mod plan;
 pub mod script;
 pub mod section;
 pub mod tail;
 
+use allocation::{Allocation, Running};
 use outcome::Report;
 use tail::Tail;
 
@@ -38,6 +41,9 @@ struct Handle {
     nodes: u32,
     /// Plain names that have to be there.
     expected: Vec<String>,
+    /// The program that runs within an allocation of somebody else's, which `id` then names.
+    #[serde(default)]
+    process: Option<String>,
 }
 
 impl Handle {
@@ -184,6 +190,31 @@ fn follow(handle: &Handle, logs: &mut Logs) -> Result<slurm::Job> {
     }
 }
 
+/// All that will be done for a job.
+fn work(job: &Job) -> Result<plan::Work> {
+    let directories = local::script_directories(&job.paths.tree)?;
+    if once::is(job) {
+        return once::prepare(job, &directories, Allocation::here()?);
+    }
+    plan::prepare(job, &directories)
+}
+
+/// Follows a program within an allocation to its end.
+fn follow_within(handle: &Handle, process: &str) -> Result<Ending> {
+    let running = Running::attach(process)?;
+    let mut logs = Logs::of(handle);
+    events::state(Phase::Running, &format!("within the allocation {}", handle.id));
+    let status = loop {
+        let status = running.look(WAIT_MS, &mut |bytes| events::output(0, OutputStream::Stderr, bytes))?;
+        logs.tell();
+        if let Some(status) = status {
+            break status;
+        }
+    };
+    logs.finish();
+    Ok(outcome::within(&handle.id, status, &handle.report(0), logs.complete))
+}
+
 /// A refused submission, with what there is instead where that helps.
 fn refused(error: Error, partition: &str) -> Error {
     let error = error.during("handing the job in");
@@ -193,10 +224,29 @@ fn refused(error: Error, partition: &str) -> Error {
     match slurm::describe_cluster() {
         Ok(cluster) if !cluster.partitions.is_empty() => {
             let names: Vec<String> = cluster.partitions.iter().map(|known| format!("`{}`", known.name)).collect();
-            error.hint(format!("`slurm.partition` is `{partition}`; the cluster has {}", names.join(", ")))
+            let named = if partition.is_empty() { "not said".to_owned() } else { format!("`{partition}`") };
+            error.hint(format!("`slurm.partition` is {named}; the cluster has {}", names.join(", ")))
         }
         _ => error,
     }
+}
+
+/// Hands the job in, or starts it within the allocation that there is: what it is known by, and its program.
+fn start(job: &Job, work: &plan::Work) -> Result<(String, Option<String>)> {
+    if let Some(allocation) = &work.allocation {
+        let directory = &job.paths.directory;
+        let script = format!("{directory}/job.sbatch");
+        let process = allocation.launch(&script, directory, work.batch.env.clone(), job.time_limit)?;
+        events::log(Level::Info, &format!("the job runs within the allocation {}", allocation.id), &[]);
+        return Ok((allocation.id.clone(), Some(process)));
+    }
+    let id = slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))?;
+    events::log(
+        Level::Info,
+        &format!("batch job {id} is handed in"),
+        &[Entry { name: "id".into(), value: id.clone() }],
+    );
+    Ok((id, None))
 }
 
 /// The plugin.
@@ -213,11 +263,11 @@ impl Guest for Plugin {
     }
 
     fn plan(job: Job) -> Result<WorkPlan> {
-        Ok(plan::prepare(&job, &local::script_directories(&job.paths.tree)?)?.plan())
+        Ok(work(&job)?.plan())
     }
 
     fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
-        let work = plan::prepare(&job, &local::script_directories(&job.paths.tree)?)?;
+        let work = work(&job)?;
         for warning in &work.warnings {
             events::log(Level::Warning, warning, &[]);
         }
@@ -228,17 +278,13 @@ impl Guest for Plugin {
         for (path, content, mode) in &work.files {
             files::write(path, content.as_bytes(), *mode).map_err(|error| error.during("writing the job's files"))?;
         }
-        let id = slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))?;
-        events::log(
-            Level::Info,
-            &format!("batch job {id} is handed in"),
-            &[Entry { name: "id".into(), value: id.clone() }],
-        );
+        let (id, process) = start(&job, &work)?;
         let plain = |pattern: &&String| !pattern.contains(['*', '?']);
         let handle = Handle {
             id,
             directory: job.paths.directory.clone(),
-            nodes: job.topology.nodes,
+            nodes: if once::is(&job) { 1 } else { job.topology.nodes },
+            process,
             expected: job.collect.iter().filter(plain).cloned().collect(),
         };
         serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))
@@ -246,6 +292,9 @@ impl Guest for Plugin {
 
     fn watch(handle: String) -> Result<Ending> {
         let handle = Handle::read(&handle)?;
+        if let Some(process) = &handle.process {
+            return follow_within(&handle, process);
+        }
         let mut logs = Logs::of(&handle);
         let job = follow(&handle, &mut logs)?;
         let reports = handle.last_reports(&job);
@@ -255,6 +304,12 @@ impl Guest for Plugin {
 
     fn status(handle: String) -> Result<JobStatus> {
         let handle = Handle::read(&handle)?;
+        if let Some(process) = &handle.process {
+            let status = Running::attach(process)?.look(0, &mut |_| {})?;
+            let ending = status.map(|status| outcome::within(&handle.id, status, &handle.report(0), true));
+            let phase = if ending.is_some() { Phase::Ended } else { Phase::Running };
+            return Ok(JobStatus { phase, reason: format!("within the allocation {}", handle.id), ending });
+        }
         let job = slurm::query(std::slice::from_ref(&handle.id))?
             .pop()
             .ok_or_else(|| failed(format!("nothing is known about batch job {}", handle.id)))?;
@@ -270,6 +325,9 @@ impl Guest for Plugin {
 
     fn cancel(handle: String, _reason: String) -> Result<()> {
         let handle = Handle::read(&handle)?;
+        if let Some(process) = &handle.process {
+            return Running::attach(process)?.stop();
+        }
         slurm::cancel(&handle.id)?;
         let mut change = 0;
         for _ in 0..LEAVING {
@@ -297,7 +355,9 @@ impl Guest for Plugin {
             }
         }
         let commit = handle.report(0).result.and_then(|result| result.git_commit);
-        let facts = [("machine_name", Some(handle.id.clone())), ("git_commit", commit)];
+        // A script that runs once leaves its rows in a file.
+        let results = handle.text(0, "results").map(|_| once::RESULTS.to_owned());
+        let facts = [("machine_name", Some(handle.id.clone())), ("git_commit", commit), ("results", results)];
         collection.facts = facts
             .into_iter()
             .filter_map(|(name, value)| Some(Entry { name: name.to_owned(), value: value? }))
@@ -308,7 +368,12 @@ impl Guest for Plugin {
     fn release(handle: String) -> Result<()> {
         // The nodes' own directories went with their scripts; what may be left is the job itself.
         let handle = Handle::read(&handle)?;
-        slurm::cancel(&handle.id)
+        let Some(process) = &handle.process else { return slurm::cancel(&handle.id) };
+        match Running::attach(process) {
+            Ok(running) => running.stop(),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

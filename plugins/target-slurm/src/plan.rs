@@ -6,6 +6,7 @@ use maddock_sdk::types::Entry;
 use maddock_sdk::types::{Artefact, EnvValue, EnvVar, Step, WorkPlan};
 use maddock_sdk::{Result, entry, invalid, unsupported};
 
+use crate::allocation::Allocation;
 use crate::script;
 use crate::section::Section;
 
@@ -21,8 +22,10 @@ pub struct Work {
     pub copies: Vec<(String, String)>,
     /// Files to be written: path, content and mode.
     pub files: Vec<(String, String, u32)>,
-    /// What will be handed in.
+    /// What will be handed in, or run within the allocation.
     pub batch: Batch,
+    /// The allocation to run in, which is there already; none: a batch job is handed in.
+    pub allocation: Option<Allocation>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -46,13 +49,9 @@ pub fn batch_log(directory: &str) -> String {
 pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
     let section = Section::read(&job.config)?;
     let nodes = job.topology.nodes;
-    if nodes == 0 || nodes > MOST_NODES {
-        return Err(invalid(format!("a job cannot have {nodes} nodes")));
-    }
-    if let Some(asked) = section.nodes.filter(|asked| *asked != nodes) {
-        return Err(invalid(format!("`slurm.nodes` is {asked}, and the job is arranged for {nodes} nodes"))
-            .hint("give `slurm.nodes` and `distributed.nnodes` the same value, or only one of them")
-            .detail("key", "slurm.nodes"));
+    let mut warnings = check(job, &section)?;
+    if !section.results_dir.is_empty() {
+        warnings.push("`slurm.results_dir` has no effect: logs and results are in the run's directory".to_owned());
     }
     if let Some(image) = &job.image {
         return Err(unsupported(format!(
@@ -60,21 +59,6 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
             image.reference
         ))
         .hint("run without a manifest, `--tags … --target slurm`: the script then runs as a program on the nodes"));
-    }
-    if job.paths.work_directory.is_empty() || job.paths.work_directory.split('/').any(|part| part == "..") {
-        return Err(invalid(format!("`{}` cannot be a work directory", job.paths.work_directory)));
-    }
-    let mut warnings = section.warnings.clone();
-    if job.options.has(JobOptions::KEEP_ALIVE) {
-        warnings.push("nothing is kept alive on the nodes: they belong to the next job".to_owned());
-    }
-    let time_limit = section.time.or_else(|| limit(job.time_limit));
-    if let (Some(minutes), Some(seconds)) = (section.time, job.time_limit)
-        && u64::from(minutes).saturating_mul(60) < seconds
-    {
-        warnings.push(format!(
-            "`slurm.time` of {minutes} minutes ends the job before the model's own limit of {seconds} seconds"
-        ));
     }
     let batch_script = script::batch(job, &section);
     let directory = &job.paths.directory;
@@ -93,15 +77,50 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
         .iter()
         .map(|name| (format!("{}/scripts/{name}", job.paths.tree), format!("{}/scripts/{name}", job.paths.workspace)))
         .collect();
-    let batch = Batch {
+    let batch = batch(job, section, batch_script);
+    Ok(Work { copies, files, batch, allocation: None, warnings })
+}
+
+/// What holds for every job, and what a person should know about it.
+pub(crate) fn check(job: &Job, section: &Section) -> Result<Vec<String>> {
+    let nodes = job.topology.nodes;
+    if nodes == 0 || nodes > MOST_NODES {
+        return Err(invalid(format!("a job cannot have {nodes} nodes")));
+    }
+    if let Some(asked) = section.nodes.filter(|asked| *asked != nodes) {
+        return Err(invalid(format!("`slurm.nodes` is {asked}, and the job is arranged for {nodes} nodes"))
+            .hint("give `slurm.nodes` and `distributed.nnodes` the same value, or only one of them")
+            .detail("key", "slurm.nodes"));
+    }
+    if job.paths.work_directory.is_empty() || job.paths.work_directory.split('/').any(|part| part == "..") {
+        return Err(invalid(format!("`{}` cannot be a work directory", job.paths.work_directory)));
+    }
+    let mut warnings = section.warnings.clone();
+    if job.options.has(JobOptions::KEEP_ALIVE) {
+        warnings.push("nothing is kept alive on the nodes: they belong to the next job".to_owned());
+    }
+    if let (Some(minutes), Some(seconds)) = (section.time, job.time_limit)
+        && u64::from(minutes).saturating_mul(60) < seconds
+    {
+        warnings.push(format!(
+            "`slurm.time` of {minutes} minutes ends the job before the model's own limit of {seconds} seconds"
+        ));
+    }
+    Ok(warnings)
+}
+
+/// What is handed in for a job.
+pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
+    let directory = &job.paths.directory;
+    Batch {
         name: name(&job.model),
-        script: batch_script,
+        script,
         partition: section.partition,
-        nodes,
+        nodes: job.topology.nodes,
         tasks_per_node: 1,
         gpus_per_node: if section.gres.is_empty() { job.topology.gpus_per_node } else { 0 },
         gres: section.gres,
-        time_limit,
+        time_limit: section.time.or_else(|| limit(job.time_limit)),
         account: section.account,
         qos: section.qos,
         reservation: section.reservation,
@@ -118,8 +137,7 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
         directory: directory.clone(),
         env: secrets(job),
         extra: Vec::new(),
-    };
-    Ok(Work { copies, files, batch, warnings })
+    }
 }
 
 /// Minutes for a model's seconds, with room for what is around it.
@@ -138,7 +156,7 @@ fn secrets(job: &Job) -> Vec<EnvVar> {
     job.env.iter().filter(|variable| matches!(variable.value, EnvValue::Secret(_))).cloned().collect()
 }
 
-fn without_keep_alive(job: &Job) -> Job {
+pub(crate) fn without_keep_alive(job: &Job) -> Job {
     let mut job = job.clone();
     job.options = job.options & (JobOptions::SKIP_MODEL | JobOptions::DETACH);
     job
@@ -175,13 +193,21 @@ impl Work {
         asked.extend(batch.nodelist.iter().map(|node| scope("nodes", node)));
         asked.push(scope("path", &batch.directory));
         asked.extend(batch.env.iter().map(|variable| scope("env", &variable.name)));
-        steps.push(Step {
-            summary: format!("hand in a batch job for {} nodes of partition `{}`", batch.nodes, batch.partition),
-            call: "slurm.submit".to_owned(),
-            scope: asked,
+        steps.push(match &self.allocation {
+            Some(allocation) => allocation.step(),
+            None => Step {
+                summary: match batch.partition.as_str() {
+                    "" => format!("hand in a batch job for {} nodes of the scheduler's default partition", batch.nodes),
+                    partition => format!("hand in a batch job for {} nodes of partition `{partition}`", batch.nodes),
+                },
+                call: "slurm.submit".to_owned(),
+                scope: asked,
+            },
         });
         // One node stands for the others: they differ in their variables, which are all there.
-        let shown = |path: &str| !path.ends_with("/entry.sh") || path.ends_with("/nodes/0/entry.sh");
+        let shown = |path: &str| {
+            !path.contains("/nodes/") || !path.ends_with("/entry.sh") || path.ends_with("/nodes/0/entry.sh")
+        };
         let artefacts = self.files.iter().filter(|(path, ..)| shown(path)).map(|(path, content, _)| Artefact {
             name: artefact_name(path),
             media_type: "text/x-shellscript".to_owned(),

@@ -13,9 +13,10 @@ use bollard::models::{
 use maddock_bindings::api::docker::ContainerSpec;
 use maddock_bindings::api::types::{self, EnvValue, EnvVar, ErrorKind};
 
-use super::mark::{self, Mark};
+use super::upkeep::{DIRECTORY, OWNER};
 use super::{Docker, reference};
 use crate::capability::gate::Call;
+use crate::capability::mark::Mark;
 use crate::capability::secrets::SecretStore;
 use crate::capability::{ApiError, error, error_with_hint};
 
@@ -92,6 +93,8 @@ pub(super) struct Owner {
     pub(super) plugin: String,
     /// The process that will remove it.
     pub(super) mark: Option<Mark>,
+    /// The run's directory, which says whether it outlives that process.
+    pub(super) directory: PathBuf,
 }
 
 /// Paths of the host that a container wants, followed to where they really are. Looked up once, so that what the gate was
@@ -428,7 +431,7 @@ fn security(options: &[String], host: &mut HostConfig) -> Result<(), ApiError> {
 fn labels(spec: &ContainerSpec, owner: &Owner) -> Result<HashMap<String, String>, ApiError> {
     let mut labels = HashMap::new();
     for types::Entry { name, value } in &spec.labels {
-        if name.is_empty() || [RUN, JOB, PLUGIN, mark::OWNER].contains(&name.as_str()) {
+        if name.is_empty() || [RUN, JOB, PLUGIN, OWNER, DIRECTORY].contains(&name.as_str()) {
             return Err(invalid(format!("label `{name}` is set by the host: a plugin cannot")));
         }
         labels.insert(name.clone(), value.clone());
@@ -439,7 +442,10 @@ fn labels(spec: &ContainerSpec, owner: &Owner) -> Result<HashMap<String, String>
         labels.insert(JOB.to_owned(), job.clone());
     }
     if let Some(mark) = owner.mark.as_ref().and_then(Mark::text) {
-        labels.insert(mark::OWNER.to_owned(), mark);
+        labels.insert(OWNER.to_owned(), mark);
+    }
+    if let Some(directory) = owner.directory.to_str().filter(|directory| !directory.is_empty()) {
+        labels.insert(DIRECTORY.to_owned(), directory.to_owned());
     }
     Ok(labels)
 }
@@ -649,7 +655,13 @@ pub(super) mod tests {
     }
 
     fn owner() -> Owner {
-        Owner { run: "r1".to_owned(), job: Some("j1".to_owned()), plugin: "target-docker".to_owned(), mark: None }
+        Owner {
+            run: "r1".to_owned(),
+            job: Some("j1".to_owned()),
+            plugin: "target-docker".to_owned(),
+            mark: None,
+            directory: PathBuf::new(),
+        }
     }
 
     fn body(spec: &ContainerSpec) -> Result<ContainerCreateBody, ApiError> {

@@ -198,6 +198,9 @@ fn arranges(launcher: &str, nodes: u32, processes: u32, config: &str) -> Asks {
         model: "m".to_owned(),
         job: "0-m".to_owned(),
         config: config.to_owned(),
+        program: launch::Program { interpreter: vec!["bash".to_owned()], file: "run.sh".to_owned() },
+        env: Vec::new(),
+        extra: Vec::new(),
     }))
 }
 
