@@ -26,6 +26,7 @@ mod doctor;
 mod exit;
 mod failure;
 mod invocation;
+mod node;
 mod performance;
 mod plugin;
 mod render;
@@ -85,6 +86,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
         }
         Command::Plugin { action } => plugin::run(&action),
+        // Its exit code is the model's.
+        Command::Node(arguments) => return node::main(&arguments),
         command => waiting(command),
     };
     match outcome {
@@ -131,7 +134,9 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
-        Command::Completions { .. } | Command::Plugin { .. } | Command::Database { .. } => Ok(Exit::Success),
+        Command::Completions { .. } | Command::Plugin { .. } | Command::Database { .. } | Command::Node(_) => {
+            Ok(Exit::Success)
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod record;
 pub mod run;
 pub mod select;
+pub mod share;
 pub mod stage;
 
 pub use card::Card;

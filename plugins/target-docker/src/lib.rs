@@ -211,7 +211,7 @@ impl Guest for Plugin {
     fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
         let mut work = spec::prepare(&job, &surroundings(&job)?)?;
         events::state(Phase::Starting, "looking for the image");
-        let (reference, info) = image::find(&work.image, &job.model)?;
+        let (reference, info) = image::find(&work.image, &job.model, &work.wish)?;
         work.spec.image = reference;
         work.locate_runtime(&job, &info.env);
         work.place.write_entry(&work.script)?;

@@ -4,8 +4,9 @@ use maddock_sdk::slurm::Batch;
 use maddock_sdk::target::{Job, JobOptions};
 use maddock_sdk::types::Entry;
 use maddock_sdk::types::{Artefact, EnvValue, EnvVar, Step, WorkPlan};
-use maddock_sdk::{Result, entry, invalid, unsupported};
+use maddock_sdk::{Result, entry, invalid};
 
+use crate::container::Share;
 use crate::script;
 use crate::section::Section;
 
@@ -23,14 +24,26 @@ pub struct Work {
     pub files: Vec<(String, String, u32)>,
     /// What will be handed in.
     pub batch: Batch,
+    /// What nodes read that run an image.
+    pub share: Option<Share>,
+    /// Whether the partition is looked at first.
+    pub check: bool,
+    /// Seconds that the job may wait.
+    pub queue_timeout: Option<u64>,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+/// The directory of all nodes' files.
+#[must_use]
+pub fn nodes_directory(directory: &str) -> String {
+    format!("{directory}/nodes")
 }
 
 /// The directory of one node's files.
 #[must_use]
 pub fn node_directory(directory: &str, rank: u32) -> String {
-    format!("{directory}/nodes/{rank}")
+    format!("{}/{rank}", nodes_directory(directory))
 }
 
 /// The batch script's own output.
@@ -54,13 +67,6 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
             .hint("give `slurm.nodes` and `distributed.nnodes` the same value, or only one of them")
             .detail("key", "slurm.nodes"));
     }
-    if let Some(image) = &job.image {
-        return Err(unsupported(format!(
-            "image `{}` cannot be run on the nodes: containers there are not offered yet",
-            image.reference
-        ))
-        .hint("run without a manifest, `--tags … --target slurm`: the script then runs as a program on the nodes"));
-    }
     if job.paths.work_directory.is_empty() || job.paths.work_directory.split('/').any(|part| part == "..") {
         return Err(invalid(format!("`{}` cannot be a work directory", job.paths.work_directory)));
     }
@@ -76,18 +82,12 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
             "`slurm.time` of {minutes} minutes ends the job before the model's own limit of {seconds} seconds"
         ));
     }
-    let batch_script = script::batch(job, &section);
+    let share = Share::prepare(job, &section, &mut warnings)?;
+    let batch_script = script::batch(job, &section, share.as_ref().map(|share| share.program.as_str()));
     let directory = &job.paths.directory;
-    let mut files = vec![
-        (format!("{directory}/job.sbatch"), batch_script.clone(), 0o644),
-        (format!("{directory}/node.sh"), script::node(job), 0o644),
-    ];
-    let job_for_entry = without_keep_alive(job);
-    for rank in 0..nodes {
-        let role = job.topology.roles.iter().find(|role| role.node == rank);
-        let own = node_directory(directory, rank);
-        files.push((format!("{own}/env.sh"), script::variables(job, &section, role, rank)?, 0o600));
-        files.push((format!("{own}/entry.sh"), entry::script(&job_for_entry, role), 0o755));
+    let mut files = vec![(format!("{directory}/job.sbatch"), batch_script.clone(), 0o644)];
+    if share.is_none() {
+        files.extend(programs(job, &section)?);
     }
     let copies = directories
         .iter()
@@ -119,7 +119,22 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
         env: secrets(job),
         extra: Vec::new(),
     };
-    Ok(Work { copies, files, batch, warnings })
+    let (check, queue_timeout) = (section.check, section.queue_timeout);
+    Ok(Work { copies, files, batch, share, check, queue_timeout, warnings })
+}
+
+/// What nodes read that run the model as a program.
+fn programs(job: &Job, section: &Section) -> Result<Vec<(String, String, u32)>> {
+    let directory = &job.paths.directory;
+    let mut files = vec![(format!("{directory}/node.sh"), script::node(job), 0o644)];
+    let job_for_entry = without_keep_alive(job);
+    for rank in 0..job.topology.nodes {
+        let role = job.topology.roles.iter().find(|role| role.node == rank);
+        let own = node_directory(directory, rank);
+        files.push((format!("{own}/env.sh"), script::variables(job, section, role, rank)?, 0o600));
+        files.push((format!("{own}/entry.sh"), entry::script(&job_for_entry, role), 0o755));
+    }
+    Ok(files)
 }
 
 /// Minutes for a model's seconds, with room for what is around it.
@@ -157,8 +172,12 @@ impl Work {
                 scope: vec![scope("path", source), scope("path", destination)],
             });
         }
+        steps.extend(self.share.iter().flat_map(Share::steps));
         steps.push(Step {
-            summary: format!("write {} files that the nodes read", self.files.len()),
+            summary: format!(
+                "write {} files that the nodes read",
+                self.files.len() + usize::from(self.share.is_some())
+            ),
             call: "files.write".to_owned(),
             scope: self.files.iter().map(|(path, ..)| scope("path", path)).collect(),
         });
@@ -187,9 +206,14 @@ impl Work {
             media_type: "text/x-shellscript".to_owned(),
             content: content.clone(),
         });
+        let share = self.share.iter().map(|share| Artefact {
+            name: "node.json".to_owned(),
+            media_type: "application/json".to_owned(),
+            content: share.text(),
+        });
         WorkPlan {
             steps,
-            artefacts: artefacts.chain([self.directives()]).collect(),
+            artefacts: artefacts.chain(share).chain([self.directives()]).collect(),
             warnings: self.warnings.clone(),
             extra: Vec::new(),
         }

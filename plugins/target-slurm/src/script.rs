@@ -14,23 +14,32 @@ use crate::section::Section;
 /// The variable that names node 0 on every node; what the kernel puts into launchers' values where it is not known yet.
 const MAIN_NODE: &str = "MADDOCK_MAIN_NODE";
 
-/// The batch script.
+/// The batch script. `program` is the maddock that nodes run their share by, where they do.
 #[must_use]
-pub fn batch(job: &Job, section: &Section) -> String {
+pub fn batch(job: &Job, section: &Section, program: Option<&str>) -> String {
     let mut text = String::from(BATCH_HEAD);
     let nodes = job.topology.nodes;
     let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
-    text.push_str(BATCH_SETUP);
+    let read = if program.is_some() { "node.json" } else { "node.sh" };
+    text.push_str(&BATCH_SETUP.replace("FILE", read));
     if !section.modules.is_empty() {
         text.push_str(MODULES);
         for module in &section.modules {
             let _ = writeln!(text, "module load -- {} || exit 125", quote::word(module));
         }
     }
+    let start = match program {
+        None => "bash \"$directory/node.sh\"",
+        Some(program) => {
+            let _ = writeln!(text, "program={}", quote::word(program));
+            text.push_str(PROGRAM);
+            "\"$program\" __node \"$directory/node.json\""
+        }
+    };
     let _ = writeln!(
         text,
         "\nexec srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --input=none --kill-on-bad-exit=0 --export=ALL \\\n  \
-         bash \"$directory/node.sh\""
+         {start}"
     );
     text
 }
@@ -80,6 +89,28 @@ fn glob(pattern: &str) -> Option<String> {
     Some(word)
 }
 
+/// Variables that models find on every node.
+pub(crate) fn of_all_nodes(job: &Job) -> Vec<(&'static str, String)> {
+    vec![
+        ("MAD_IN_SLURM_JOB", "1".to_owned()),
+        ("MAD_TOTAL_NODES", job.topology.nodes.to_string()),
+        ("MAD_LAUNCHER_TYPE", job.topology.launcher.clone()),
+        ("GPUS_PER_NODE", job.topology.gpus_per_node.to_string()),
+    ]
+}
+
+/// Variables that differ from node to node.
+pub(crate) fn of_node(rank: u32) -> Vec<(&'static str, String)> {
+    vec![("MAD_NODE_RANK", rank.to_string()), ("MAD_COLLECT_METRICS", (rank == 0).to_string())]
+}
+
+/// The network that collectives use, where somebody says it.
+pub(crate) fn of_network(section: &Section) -> Vec<(&'static str, String)> {
+    let names: &[&'static str] =
+        if section.network_interface.is_empty() { &[] } else { &["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"] };
+    names.iter().map(|name| (*name, section.network_interface.clone())).collect()
+}
+
 /// The variables of one node. Secrets are not here: they come with the batch job's own environment.
 ///
 /// # Errors
@@ -89,24 +120,10 @@ pub fn variables(job: &Job, section: &Section, role: Option<&NodeRole>, rank: u3
     let mut export = |name: &str, word: &str| {
         let _ = writeln!(text, "export {name}={word}");
     };
-    let nodes = job.topology.nodes;
-    let number = |value: u32| value.to_string();
-    for (name, value) in [
-        ("MAD_IN_SLURM_JOB", "1".to_owned()),
-        ("MAD_NODE_RANK", number(rank)),
-        ("MAD_TOTAL_NODES", number(nodes)),
-        ("MAD_LAUNCHER_TYPE", job.topology.launcher.clone()),
-        ("MAD_COLLECT_METRICS", (rank == 0).to_string()),
-        ("GPUS_PER_NODE", number(job.topology.gpus_per_node)),
-    ] {
+    for (name, value) in of_all_nodes(job).into_iter().chain(of_node(rank)).chain(of_network(section)) {
         export(name, &quote::word(&value));
     }
     export("MAD_SLURM_JOB_ID", "\"${SLURM_JOB_ID:-}\"");
-    if !section.network_interface.is_empty() {
-        for name in ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"] {
-            export(name, &quote::word(&section.network_interface));
-        }
-    }
     for variable in local::environment(job, role)? {
         let EnvValue::Text(value) = &variable.value else { continue };
         // Only what a launcher made may speak of the main node; a user's value is what it is, letter by letter.
@@ -129,13 +146,13 @@ fn with_main_node(value: &str) -> String {
 }
 
 const BATCH_HEAD: &str = r"#!/usr/bin/env bash
-# One job of maddock on the nodes that the scheduler gave it: each runs node.sh once. Written by maddock.
+# One job of maddock on the nodes that the scheduler gave it: each does its share once. Written by maddock.
 set -u
 ";
 
 const BATCH_SETUP: &str = r#"# Task 0 runs where this script does: on the first node.
 export MADDOCK_MAIN_NODE=${SLURMD_NODENAME:-$(hostname)}
-if [ ! -r "$directory/node.sh" ]; then
+if [ ! -r "$directory/FILE" ]; then
   printf 'maddock: %s is not on this node: runs belong on a file system that all nodes share\n' "$directory" >&2
   exit 125
 fi
@@ -145,6 +162,13 @@ const MODULES: &str = r#"if ! type module > /dev/null 2>&1; then
   for file in /etc/profile.d/modules.sh /etc/profile.d/lmod.sh /etc/profile.d/z00_lmod.sh; do
     [ ! -r "$file" ] || . "$file"
   done
+fi
+"#;
+
+const PROGRAM: &str = r#"if ! said=$("$program" --version 2>&1); then
+  printf 'maddock: %s does not start on %s: %s\n' "$program" "$MADDOCK_MAIN_NODE" "$said" >&2
+  printf 'maddock: nodes with another system need a static build of it: name one by slurm.maddock\n' >&2
+  exit 125
 fi
 "#;
 
