@@ -10,6 +10,8 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod images;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -50,11 +52,15 @@ impl Ground {
     }
 
     fn command(&self, section: &Value) -> Command {
+        self.command_with(&json!({"slurm": section}))
+    }
+
+    fn command_with(&self, context: &Value) -> Command {
         let mut command = Command::new(MADDOCK);
         command
             .args(["run", "--tags", "t", "--target", "slurm", "--model-dir"])
             .arg(self.root.path().join("tree"))
-            .args(["--additional-context", &json!({"slurm": section}).to_string()])
+            .args(["--additional-context", &context.to_string()])
             .current_dir(self.work())
             .stdin(Stdio::null());
         command
@@ -75,10 +81,14 @@ impl Ground {
         runs.remove(0)
     }
 
+    /// The directory of the only job.
+    fn job_directory(&self) -> PathBuf {
+        let mut jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
+        jobs.next().unwrap().unwrap().path()
+    }
+
     fn job(&self) -> Value {
-        let jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
-        let job = jobs.map(|job| job.unwrap().path()).next().unwrap();
-        serde_json::from_str(&std::fs::read_to_string(job.join("job.json")).unwrap()).unwrap()
+        serde_json::from_str(&std::fs::read_to_string(self.job_directory().join("job.json")).unwrap()).unwrap()
     }
 
     fn log(&self) -> String {
@@ -122,7 +132,7 @@ impl Drop for Ground {
 }
 
 fn cpu() -> Value {
-    json!({"partition": "cpu", "exclusive": false, "mem": "100M"})
+    json!({"partition": "cpu", "exclusive": false, "mem": "100M", "container": false})
 }
 
 fn with(section: Value, more: Value) -> Value {
@@ -251,9 +261,21 @@ fn ctrl_c_ends_a_running_job_on_its_nodes() {
 }
 
 #[test]
+fn a_job_that_waits_for_too_long_is_taken_out_of_the_queue() {
+    let Some(ground) = Ground::new("queue timeout", json!({}), GOOD) else { return };
+    // More nodes than there are.
+    let output = ground.run(&with(cpu(), json!({"nodes": 99, "queue_timeout": 2})));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert_eq!(job["execution"]["state"].as_str(), Some("never-started"), "{job:#}");
+    assert!(job["reason"].as_str().unwrap().contains("slurm.queue_timeout"), "{job:#}");
+    assert_eq!(ground.queue(), "");
+}
+
+#[test]
 fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
     let Some(ground) = Ground::new("no such partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"partition": "no-such-partition"}));
+    let output = ground.run(&json!({"partition": "no-such-partition", "container": false}));
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(ground.job()["execution"]["state"].as_str(), Some("never-started"));
     assert!(said(&output).contains("partition"), "{}", said(&output));
@@ -262,7 +284,7 @@ fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
 #[test]
 fn no_partition_is_refused_before_anything_is_handed_in() {
     let Some(ground) = Ground::new("no partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"nodes": 1}));
+    let output = ground.run(&json!({"nodes": 1, "container": false}));
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert!(said(&output).contains("slurm.partition") || said(&output).contains("no partition"), "{}", said(&output));
     assert_eq!(ground.queue(), "");

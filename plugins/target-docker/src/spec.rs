@@ -45,6 +45,8 @@ pub struct Work {
     pub wish: Wish,
     /// The container; its image is the reference, as policy knows it.
     pub spec: ContainerSpec,
+    /// Seconds that the job has between being asked to end and being ended, where somebody says it.
+    pub grace: Option<u32>,
     /// Upstream's name for the container, where the job is to be kept alive.
     pub plain_name: Option<String>,
     /// What a person should know.
@@ -152,12 +154,14 @@ pub fn prepare(job: &Job, around: &Surroundings) -> Result<Work> {
         spec.labels.push(Entry { name: KEPT.to_owned(), value: "true".to_owned() });
     }
     let plain_name = kept.then(|| name::compatible(&image.reference));
-    // `image-archive` and `image-exact`: what the kernel or another target adds where an image was sent along.
+    // `image-archive` and `image-exact`: what another target adds where an image was sent along. `grace`: seconds, where a
+    // scheduler will not wait for long.
+    let grace = extra(job, "grace").and_then(|seconds| seconds.parse().ok());
     let wish = Wish {
         archive: extra(job, "image-archive").map(str::to_owned),
         exact: extra(job, "image-exact").is_some_and(|value| value == "true"),
     };
-    Ok(Work { place, script: entry::script(job, role), image, wish, spec, plain_name, warnings })
+    Ok(Work { place, script: entry::script(job, role), image, wish, spec, grace, plain_name, warnings })
 }
 
 fn read_json(what: &str, text: &str) -> Result<Value> {

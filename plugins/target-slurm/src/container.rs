@@ -41,6 +41,8 @@ pub struct Share {
     /// How the image gets there.
     pub transfer: Transfer,
     image: Image,
+    /// For the inner target, besides what goes with the image.
+    extra: Vec<(&'static str, String)>,
     file: Map<String, Value>,
 }
 
@@ -107,7 +109,7 @@ impl Share {
             );
         }
         file.insert("node".to_owned(), orders(job, section));
-        let mut share = Self { program, transfer, image: image.clone(), file };
+        let mut share = Self { program, transfer, image: image.clone(), extra: Vec::new(), file };
         share.set_image(&image, &[]);
         Ok(Some(share))
     }
@@ -145,6 +147,11 @@ impl Share {
             files.push(path.clone());
         }
         files
+    }
+
+    /// Says how many seconds a model has to end in.
+    pub fn set_grace(&mut self, seconds: u32) {
+        self.extra.push(("grace", seconds.to_string()));
     }
 
     /// Sends the image on its way; answers the login that goes along.
@@ -227,7 +234,10 @@ impl Share {
                 "local": image.local,
             }),
         );
-        self.set("extra", extra.iter().map(|(name, value)| json!({"name": name, "value": value})).collect());
+        let own = self.extra.iter().map(|(name, value)| (*name, value.as_str()));
+        let all = own.chain(extra.iter().copied()).map(|(name, value)| json!({"name": name, "value": value}));
+        let all = all.collect();
+        self.set("extra", all);
     }
 }
 

@@ -224,14 +224,39 @@ fn taken_out(ending: Ending, waited_for: &str) -> Ending {
     Ending { cause: Cause::NeverStarted, message, ..ending }
 }
 
-/// Says what is wrong with the partition; a scheduler that does not answer says it at the submission.
-fn look_at(work: &plan::Work) {
+/// Looks at the cluster: says what is wrong with the partition, and learns how patient the scheduler is. One that does not
+/// answer says so at the submission.
+fn look_at(work: &mut plan::Work) {
+    if !work.check && work.share.is_none() {
+        return;
+    }
+    let Ok(cluster) = slurm::describe_cluster() else { return };
     if work.check
-        && let Ok(cluster) = slurm::describe_cluster()
         && let Some((level, text)) = preflight::told(&cluster, &work.batch.partition, work.batch.nodes)
     {
         events::log(level, &text, &[]);
     }
+    if let (Some(share), Some(seconds)) = (&mut work.share, preflight::grace(&cluster)) {
+        share.set_grace(seconds);
+    }
+}
+
+/// Everything that launching does, but for the handle. Answers the batch job's id.
+fn hand_in(job: &Job, work: &mut plan::Work) -> Result<String> {
+    look_at(work);
+    events::state(Phase::Starting, "staging");
+    if let Some(share) = &mut work.share {
+        let login = share.send().map_err(|error| error.during("sending the image to the nodes"))?;
+        work.batch.env.extend(login);
+        work.files.push((format!("{}/node.json", job.paths.directory), share.text(), 0o600));
+    }
+    for (source, destination) in &work.copies {
+        files::copy(source, destination).map_err(|error| error.during("copying the tree's scripts"))?;
+    }
+    for (path, content, mode) in &work.files {
+        files::write(path, content.as_bytes(), *mode).map_err(|error| error.during("writing the job's files"))?;
+    }
+    slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))
 }
 
 /// A refused submission, with what there is instead where that helps.
@@ -271,20 +296,16 @@ impl Guest for Plugin {
         for warning in &work.warnings {
             events::log(Level::Warning, warning, &[]);
         }
-        look_at(&work);
-        events::state(Phase::Starting, "staging");
-        if let Some(share) = &mut work.share {
-            let login = share.send().map_err(|error| error.during("sending the image to the nodes"))?;
-            work.batch.env.extend(login);
-            work.files.push((format!("{}/node.json", job.paths.directory), share.text(), 0o600));
-        }
-        for (source, destination) in &work.copies {
-            files::copy(source, destination).map_err(|error| error.during("copying the tree's scripts"))?;
-        }
-        for (path, content, mode) in &work.files {
-            files::write(path, content.as_bytes(), *mode).map_err(|error| error.during("writing the job's files"))?;
-        }
-        let id = slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))?;
+        let leftovers: Vec<String> = work.share.iter().flat_map(|share| share.leftovers(&job)).collect();
+        let id = match hand_in(&job, &mut work) {
+            Ok(id) => id,
+            Err(error) => {
+                for path in &leftovers {
+                    let _ = files::remove(path);
+                }
+                return Err(error);
+            }
+        };
         events::log(
             Level::Info,
             &format!("batch job {id} is handed in"),
@@ -296,7 +317,7 @@ impl Guest for Plugin {
             directory: job.paths.directory.clone(),
             nodes: job.topology.nodes,
             expected: job.collect.iter().filter(plain).cloned().collect(),
-            leftovers: work.share.iter().flat_map(|share| share.leftovers(&job)).collect(),
+            leftovers,
             give_up: work.queue_timeout.map(|seconds| now().saturating_add(seconds)),
         };
         serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))

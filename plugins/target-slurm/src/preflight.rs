@@ -38,6 +38,14 @@ pub fn told(cluster: &Cluster, partition: &str, wanted: u32) -> Option<(Level, S
     ))
 }
 
+/// Seconds for a model to end in, of those that the scheduler leaves between asking and force: the container has to be gone
+/// by then.
+#[must_use]
+pub fn grace(cluster: &Cluster) -> Option<u32> {
+    let wait = cluster.extra.iter().find(|entry| entry.name == "kill-wait")?.value.parse::<u32>().ok()?;
+    Some((wait / 3).clamp(1, 10))
+}
+
 #[cfg(test)]
 mod tests {
     use maddock_sdk::slurm::Node;
@@ -65,6 +73,16 @@ mod tests {
         assert_eq!(level, Level::Warning);
         assert!(text.starts_with("1 of 3 nodes") && text.contains("n1 is drained (testing)"), "{text}");
         assert_eq!(told(&cluster(&[Readiness::Up, Readiness::Down]), "p", 1).unwrap().0, Level::Info);
+    }
+
+    #[test]
+    fn a_model_has_a_third_of_the_scheduler_s_patience() {
+        let of = |value: &str| {
+            let extra = vec![maddock_sdk::types::Entry { name: "kill-wait".into(), value: value.into() }];
+            grace(&Cluster { extra, ..cluster(&[]) })
+        };
+        assert_eq!((of("30"), of("3"), of("600"), of("0")), (Some(10), Some(1), Some(10), Some(1)));
+        assert_eq!(grace(&cluster(&[])), None);
     }
 
     #[test]

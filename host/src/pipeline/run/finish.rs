@@ -63,6 +63,8 @@ impl Shared {
             let workspace = job::workspace(&directory);
             let _ = tokio::fs::remove_dir_all(&workspace).await;
         }
+        // The nodes' copy of this program.
+        let _ = tokio::fs::remove_dir_all(directory.join("bin")).await;
         (judged, refused)
     }
 
