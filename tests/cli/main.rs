@@ -16,6 +16,7 @@ mod discover;
 mod ending;
 mod exit_codes;
 mod help;
+mod node;
 mod playground;
 mod reports;
 mod results;
