@@ -245,6 +245,21 @@ fn a_model_s_own_time_limit_ends_its_container() {
 }
 
 #[test]
+fn the_scheduler_s_time_limit_ends_the_containers_of_all_nodes() {
+    // A minute is the shortest that there is.
+    let script = "trap '' TERM\necho here\nwhile :; do sleep 1; done\n";
+    let Some(scene) = Scene::new("the scheduler's limit", json!({}), script) else { return };
+    let output = scene.run(json!({"nodes": 2, "time": 1}));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = scene.ground.job();
+    assert_eq!(job["execution"]["state"].as_str(), Some("timed-out"), "{job:#}");
+    for rank in 0..2 {
+        assert!(scene.node(rank, "ended").contains("\ncause=cancelled\n"), "{}", scene.node(rank, "ended"));
+    }
+    scene.nothing_is_left();
+}
+
+#[test]
 fn another_image_than_the_one_that_was_built_is_not_run() {
     let Some(scene) = Scene::new("another image", json!({}), GOOD) else { return };
     let wrong = format!("sha256:{}", "0".repeat(64));

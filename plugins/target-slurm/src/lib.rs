@@ -248,7 +248,7 @@ fn hand_in(job: &Job, work: &mut plan::Work) -> Result<String> {
     if let Some(share) = &mut work.share {
         let login = share.send().map_err(|error| error.during("sending the image to the nodes"))?;
         work.batch.env.extend(login);
-        work.files.push((format!("{}/node.json", job.paths.directory), share.text(), 0o600));
+        work.files.push((plan::share_file(&job.paths.directory), share.text(), 0o600));
     }
     for (source, destination) in &work.copies {
         files::copy(source, destination).map_err(|error| error.during("copying the tree's scripts"))?;

@@ -46,6 +46,12 @@ pub fn node_directory(directory: &str, rank: u32) -> String {
     format!("{}/{rank}", nodes_directory(directory))
 }
 
+/// What nodes read that run an image.
+#[must_use]
+pub fn share_file(directory: &str) -> String {
+    format!("{directory}/node.json")
+}
+
 /// The batch script's own output.
 #[must_use]
 pub fn batch_log(directory: &str) -> String {
@@ -173,13 +179,12 @@ impl Work {
             });
         }
         steps.extend(self.share.iter().flat_map(Share::steps));
+        let share = self.share.iter().map(|_| share_file(&self.batch.directory));
+        let written: Vec<String> = self.files.iter().map(|(path, ..)| path.clone()).chain(share).collect();
         steps.push(Step {
-            summary: format!(
-                "write {} files that the nodes read",
-                self.files.len() + usize::from(self.share.is_some())
-            ),
+            summary: format!("write {} files that the nodes read", written.len()),
             call: "files.write".to_owned(),
-            scope: self.files.iter().map(|(path, ..)| scope("path", path)).collect(),
+            scope: written.iter().map(|path| scope("path", path)).collect(),
         });
         let batch = &self.batch;
         let time = batch.time_limit.map_or_else(|| "unlimited".to_owned(), |minutes| minutes.to_string());
