@@ -20,6 +20,7 @@ pub mod plan;
 pub mod preflight;
 pub mod script;
 pub mod section;
+mod submit;
 pub mod tail;
 
 use outcome::Report;
@@ -224,41 +225,6 @@ fn taken_out(ending: Ending, waited_for: &str) -> Ending {
     Ending { cause: Cause::NeverStarted, message, ..ending }
 }
 
-/// Looks at the cluster: says what is wrong with the partition, and learns how patient the scheduler is. One that does not
-/// answer says so at the submission.
-fn look_at(work: &mut plan::Work) {
-    if !work.check && work.share.is_none() {
-        return;
-    }
-    let Ok(cluster) = slurm::describe_cluster() else { return };
-    if work.check
-        && let Some((level, text)) = preflight::told(&cluster, &work.batch.partition, work.batch.nodes)
-    {
-        events::log(level, &text, &[]);
-    }
-    if let (Some(share), Some(seconds)) = (&mut work.share, preflight::grace(&cluster)) {
-        share.set_grace(seconds);
-    }
-}
-
-/// Everything that launching does, but for the handle. Answers the batch job's id.
-fn hand_in(job: &Job, work: &mut plan::Work) -> Result<String> {
-    look_at(work);
-    events::state(Phase::Starting, "staging");
-    if let Some(share) = &mut work.share {
-        let login = share.send().map_err(|error| error.during("sending the image to the nodes"))?;
-        work.batch.env.extend(login);
-        work.files.push((plan::share_file(&job.paths.directory), share.text(), 0o600));
-    }
-    for (source, destination) in &work.copies {
-        files::copy(source, destination).map_err(|error| error.during("copying the tree's scripts"))?;
-    }
-    for (path, content, mode) in &work.files {
-        files::write(path, content.as_bytes(), *mode).map_err(|error| error.during("writing the job's files"))?;
-    }
-    slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))
-}
-
 /// A refused submission, with what there is instead where that helps.
 fn refused(error: Error, partition: &str) -> Error {
     let error = error.during("handing the job in");
@@ -297,7 +263,7 @@ impl Guest for Plugin {
             events::log(Level::Warning, warning, &[]);
         }
         let leftovers: Vec<String> = work.share.iter().flat_map(|share| share.leftovers(&job)).collect();
-        let id = match hand_in(&job, &mut work) {
+        let id = match submit::hand_in(&job, &mut work) {
             Ok(id) => id,
             Err(error) => {
                 for path in &leftovers {
