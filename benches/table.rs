@@ -136,6 +136,9 @@ fn interface(place: &Path, figures: &mut Vec<Figure>) {
         model: "m".to_owned(),
         job: "0-m".to_owned(),
         config: "{}".to_owned(),
+        program: launch::Program { interpreter: vec!["bash".to_owned()], file: "run.sh".to_owned() },
+        env: Vec::new(),
+        extra: Vec::new(),
     };
     figures.push(measure("instantiate a plugin and call it", "1 ms", 200, || {
         runtime.block_on(launcher.arrange(&session, &topology)).expect("an arrangement");

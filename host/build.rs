@@ -15,7 +15,7 @@ const TARGET: &str = "wasm32-wasip2";
 type Failure = Box<dyn std::error::Error>;
 
 fn main() {
-    if let Err(failure) = embed() {
+    if let Err(failure) = embed().and_then(|()| presets()) {
         for line in failure.to_string().lines() {
             println!("cargo::error={line}");
         }
@@ -63,6 +63,34 @@ fn embed() -> Result<(), Failure> {
     }
     list.push(']');
     fs::write(out.join("embedded.rs"), list)?;
+    Ok(())
+}
+
+/// Lists the presets of targets and sites: a new file needs no line in any source.
+fn presets() -> Result<(), Failure> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../presets").canonicalize()?;
+    let mut files = Vec::new();
+    let mut left = vec![root.join("targets"), root.join("sites")];
+    while let Some(directory) = left.pop() {
+        println!("cargo::rerun-if-changed={}", directory.display());
+        for entry in fs::read_dir(&directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "json") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let mut list = String::from("[\n");
+    for file in files {
+        println!("cargo::rerun-if-changed={}", file.display());
+        let name = file.strip_prefix(&root)?.display().to_string();
+        list.push_str(&format!("    ({name:?}, include_str!({file:?})),\n"));
+    }
+    list.push(']');
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("presets.rs"), list)?;
     Ok(())
 }
 

@@ -33,6 +33,36 @@ fn the_help_of_run() {
 }
 
 #[test]
+fn the_help_of_runs() {
+    insta::assert_snapshot!(help(&["runs"]));
+}
+
+#[test]
+fn the_help_of_status() {
+    insta::assert_snapshot!(help(&["status"]));
+}
+
+#[test]
+fn the_help_of_logs() {
+    insta::assert_snapshot!(help(&["logs"]));
+}
+
+#[test]
+fn the_help_of_cancel() {
+    insta::assert_snapshot!(help(&["cancel"]));
+}
+
+#[test]
+fn the_help_of_attach() {
+    insta::assert_snapshot!(help(&["attach"]));
+}
+
+#[test]
+fn the_help_of_collect() {
+    insta::assert_snapshot!(help(&["collect"]));
+}
+
+#[test]
 fn the_help_of_report() {
     insta::assert_snapshot!(help(&["report"]));
     insta::assert_snapshot!("the_help_of_report_to_html", help(&["report", "to-html"]));
@@ -40,10 +70,25 @@ fn the_help_of_report() {
 }
 
 #[test]
+fn the_help_of_config() {
+    insta::assert_snapshot!(help(&["config"]));
+    insta::assert_snapshot!("the_help_of_config_show", help(&["config", "show"]));
+    insta::assert_snapshot!("the_help_of_config_presets", help(&["config", "presets"]));
+}
+
+#[test]
 fn the_help_of_plugin() {
     insta::assert_snapshot!(help(&["plugin"]));
     insta::assert_snapshot!("the_help_of_plugin_list", help(&["plugin", "list"]));
     insta::assert_snapshot!("the_help_of_plugin_inspect", help(&["plugin", "inspect"]));
+}
+
+#[test]
+fn the_help_of_policy() {
+    insta::assert_snapshot!(help(&["policy"]));
+    for action in ["check", "show", "explain", "suggest", "test"] {
+        insta::assert_snapshot!(format!("the_help_of_policy_{action}"), help(&["policy", action]));
+    }
 }
 
 #[test]

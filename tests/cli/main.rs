@@ -12,10 +12,13 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod configuration;
+mod detached;
 mod discover;
 mod ending;
 mod exit_codes;
 mod help;
+mod launchers;
 mod node;
 mod playground;
 mod reports;

@@ -28,12 +28,14 @@ impl Scene {
         let role = |node: u32| {
             json!({"node": node, "name": "worker", "command": null,
                 "env": [{"name": "NODE_RANK", "value": node.to_string()},
-                    {"name": "MASTER_ADDR", "value": "$MADDOCK_MAIN_NODE"}]})
+                    {"name": "MASTER_ADDR", "value": "$MADDOCK_MAIN_NODE"},
+                    {"name": "PRICE", "value": "5$$"}, {"name": "ALL", "value": "$MADDOCK_NODES@$MADDOCK_NODE_ADDRESS"}]})
         };
         let job = playground.work().join("job");
         let file = json!({
             "version": 1,
             "output": playground.work(),
+            "policies": [],
             "job": {
                 "run_id": "20260101-000000-aaaa", "id": "0-m", "model": "m", "card": {}, "image": null,
                 "nodes": nodes, "processes_per_node": 1, "gpus_per_node": 0, "launcher": "none", "main_port": 29500,
@@ -66,6 +68,8 @@ impl Scene {
             .env("TOY_LOCAL", self.playground.note("local"))
             .env("TOY_ID", "39")
             .env("MADDOCK_MAIN_NODE", "host0")
+            .env("MADDOCK_NODES", "host0,host1")
+            .env("MADDOCK_NODE_ADDRESS", "192.0.2.7")
             .env("KEY", "very-secret-value");
         command
     }
@@ -104,13 +108,14 @@ impl Scene {
 fn a_node_runs_its_share_and_brings_its_outcome_back() {
     let scene = Scene::new(
         2,
-        "echo \"$NODE_RANK $MASTER_ADDR $MINE $TOY $TOY_OWN $TOY_JOB\"\necho \"key $KEY\"\npwd\necho x > a_output.csv\n\
+        "echo \"$NODE_RANK $MASTER_ADDR $MINE $TOY $TOY_OWN $TOY_JOB\"\necho \"$PRICE $ALL\"\necho \"key $KEY\"\npwd\necho x > a_output.csv\n\
          echo y > other.bin\n",
     );
     let output = scene.run(1);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let log = scene.read(1, "output.log");
     assert!(log.contains("1 host0 $MADDOCK_MAIN_NODE all own1 39\n"), "a user's value means itself: {log}");
+    assert!(log.contains("\n5$ host0,host1@192.0.2.7\n"), "a launcher's value speaks of the nodes: {log}");
     assert!(log.contains("key ") && !log.contains("very-secret-value"), "{log}");
     assert!(log.contains(&scene.playground.note("local").display().to_string()), "on the node's own disk: {log}");
     assert_eq!(scene.read(1, "started"), "host=host1\n");
@@ -182,6 +187,26 @@ fn what_keeps_a_share_from_beginning_is_its_outcome() {
     if !Path::new("/sys/class/kfd").exists() && !Path::new("/proc/driver/nvidia").exists() {
         broken(&|file| file["job"]["gpus_per_node"] = json!(2), "no accelerator answers on this node");
     }
+}
+
+#[test]
+fn a_node_allows_no_more_than_the_invocation_did() {
+    let mut scene = Scene::new(1, "echo here\n");
+    let policy = scene.playground.write(
+        "work/elsewhere.toml",
+        "schema = 1\n[[deny]]\nplugin = \"target-process\"\ncalls = [\"process.launch\"]\n",
+    );
+    scene.file["policies"] = json!([policy]);
+    assert_eq!(scene.run(0).status.code(), Some(125));
+    assert!(scene.read(0, "ended").contains("cause=never-started\n"), "{}", scene.read(0, "ended"));
+    assert!(scene.read(0, "output.log").contains("elsewhere.toml"), "{}", scene.read(0, "output.log"));
+    scene.nothing_is_left();
+
+    let mut scene = Scene::new(1, "echo here\n");
+    scene.file["policies"] = json!([scene.playground.note("gone.toml")]);
+    assert_eq!(scene.run(0).status.code(), Some(125));
+    assert!(scene.read(0, "output.log").contains("gone.toml"), "{}", scene.read(0, "output.log"));
+    scene.nothing_is_left();
 }
 
 #[test]

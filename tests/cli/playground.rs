@@ -172,6 +172,11 @@ impl Playground {
         runs.into_iter().next().unwrap()
     }
 
+    /// The id of the run of that number, the oldest is 0.
+    pub fn run_id(&self, number: usize) -> String {
+        self.runs()[number].file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     /// A file of the job of a model in the run, where there was one.
     pub fn job_file(&self, job: &str, name: &str) -> String {
         let path = self.only_run().join("jobs").join(job).join(name);

@@ -81,6 +81,7 @@ fn no_kernel_logic_knows_a_vendor_or_a_scheduler() {
                 .replace("capability::docker", "")
                 .replace("api::docker", "")
                 .replace("api::slurm", "")
+                .replace("api::kube", "")
                 .replace("docker: Connection", "");
             for word in FOREIGN.iter().filter(|word| has_word(&line, word)) {
                 found.push(format!("{}:{number}: `{word}` in: {}", path.display(), line.trim()));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use maddock::capability::events::PluginEvent;
+use maddock::capability::policy::{Level, Policy};
 use maddock::plugin::{Ceilings, Session};
 use tokio::sync::mpsc;
 
@@ -175,4 +176,36 @@ async fn empty_messages_reach_the_log_ceiling_too_and_a_listener_hears_no_more_t
     let (ended, lines) = tokio::join!(call, listen);
     assert!(sentence(ended).ends_with("it told more than 65536 bytes, the ceiling of one call"));
     assert!((1..=64 << 10).contains(&lines), "{lines}");
+}
+
+/// Asks for the name of the host twenty times, whatever the answer, and computes on.
+fn asks_often() -> Vec<u8> {
+    let import = "(import \"maddock:plugin/facts@0.1.0\" \"hostname\" (func $hostname (param i32)))";
+    launcher("asker", import, "", &format!("{}{FOREVER}", "(call $hostname (i32.const 1024)) ".repeat(20)))
+}
+
+#[tokio::test]
+async fn a_plugin_that_asks_too_often_is_ended_at_the_ceiling_of_host_calls() {
+    let place = Place::new();
+    let session = Session { ceilings: Ceilings { host_calls: 10, ..Ceilings::default() }, ..place.session() };
+    let said = sentence(place.load(&asks_often()).arrange(&session, &topology()).await);
+    assert_eq!(
+        said,
+        "plugin `asker` failed in `launcher.arrange`: it made more than 10 host calls, the ceiling of one call"
+    );
+}
+
+#[tokio::test]
+async fn policy_lowers_the_ceilings_of_a_call_and_never_raises_them() {
+    let limits = "schema = 1\n[[limits]]\nplugin = \"looping\"\nprocessor = 0.1\n[[limits]]\nplugin = \"*\"\nlog = \"100 GiB\"\n";
+    let place = Place::new();
+    let below = || {
+        let policy = Policy::shipped(place.roots()).and_then(|policy| policy.with_layer(Level::User, "user", limits));
+        place.session_under(policy.unwrap())
+    };
+    let said = sentence(place.load(&launcher_that("looping", FOREVER)).arrange(&below(), &topology()).await);
+    assert!(said.contains("it computed for more than 0.1 s"), "{said}");
+    let session = Session { ceilings: Ceilings { log: 64 << 10, ..Ceilings::default() }, ..below() };
+    let said = sentence(place.load(&flood(1000)).arrange(&session, &topology()).await);
+    assert!(said.contains("it told more than 65536 bytes"), "{said}");
 }

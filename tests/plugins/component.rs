@@ -73,7 +73,7 @@ pub fn arrange(body: &str) -> String {
 pub fn arrange_of(version: &str, body: &str) -> String {
     format!(
         r#"(func (export "maddock:plugin/launcher@{version}#arrange")
-            (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+            (param i32) (result i32)
             {body})"#
     )
 }

@@ -10,7 +10,7 @@ use maddock::capability::policy::{Policy, Roots};
 use maddock::capability::secrets::SecretStore;
 use maddock::capability::trace::Trace;
 use maddock::plugin::catalog::{Catalog, Entry};
-use maddock::plugin::launch::{Arrangement, Topology};
+use maddock::plugin::launch::{Arrangement, Program, Topology};
 use maddock::plugin::{Ceilings, Environment, Plugin, PluginError, Plugins, RunContext, Session};
 
 /// The directory, and an engine with a cache inside it.
@@ -58,17 +58,27 @@ impl Place {
 
     /// A session under the shipped policy.
     pub fn session(&self) -> Session {
-        let roots = Roots { tree: self.path().to_owned(), ..Roots::default() };
+        self.session_under(Policy::shipped(self.roots()).unwrap())
+    }
+
+    /// Directories that rules speak of.
+    pub fn roots(&self) -> Roots {
+        Roots { tree: self.path().to_owned(), ..Roots::default() }
+    }
+
+    /// A session under another policy.
+    pub fn session_under(&self, policy: Policy) -> Session {
         Session::quiet(Arc::new(RunContext {
             run_id: "test".to_owned(),
-            policy: Arc::new(Policy::shipped(roots.clone()).unwrap()),
-            roots,
+            policy: Arc::new(policy),
+            roots: self.roots(),
             environment: Environment::default(),
             secrets: SecretStore::default(),
             docker: Connection::default(),
             queue: maddock::capability::Queue::default(),
+            clusters: maddock::capability::Clusters::default(),
             trace: Trace::none(),
-            detached: false,
+            lifelines: Default::default(),
         }))
     }
 
@@ -149,5 +159,8 @@ pub fn topology() -> Topology {
         model: "m".to_owned(),
         job: "j".to_owned(),
         config: "{}".to_owned(),
+        program: Program { interpreter: vec!["bash".to_owned()], file: "run.sh".to_owned() },
+        env: Vec::new(),
+        extra: Vec::new(),
     }
 }

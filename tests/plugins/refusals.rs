@@ -66,3 +66,21 @@ fn two_plugins_of_one_name_are_refused() {
     assert_eq!(said.code, 1, "{}", said.stdout);
     assert_eq!(said.stderr, "error: plugin `two.wasm`: manifest: another plugin is called `twin` already\n");
 }
+
+#[test]
+fn what_a_user_grants_belongs_to_a_digest_and_not_to_a_name() {
+    let place = Place::new();
+    place.file("mine.wasm", &curious("curious"));
+    let ask = || place.maddock(&["policy", "explain", "curious", "facts.hostname", "--plugin", "mine.wasm"]);
+    let refused = ask();
+    assert_eq!(refused.code, 5, "{}", refused.stderr);
+    let lines = refused.stdout.split("policy.toml:\n").nth(1).unwrap();
+    let policy = place.path().join(".config/maddock/policy.toml");
+    std::fs::create_dir_all(policy.parent().unwrap()).unwrap();
+    std::fs::write(policy, lines).unwrap();
+    let allowed = ask();
+    assert_eq!((allowed.code, allowed.stdout.starts_with("allowed by")), (0, true), "{}", allowed.stdout);
+    // Another component of that name is another plugin.
+    place.file("mine.wasm", &good_launcher("curious"));
+    assert_eq!(ask().code, 5);
+}

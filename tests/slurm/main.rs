@@ -11,6 +11,7 @@
 )]
 
 mod images;
+mod launchers;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -62,6 +63,8 @@ impl Ground {
             .arg(self.root.path().join("tree"))
             .args(["--additional-context", &context.to_string()])
             .current_dir(self.work())
+            // Tests may run inside of an allocation themselves.
+            .env_remove("SLURM_JOB_ID")
             .stdin(Stdio::null());
         command
     }
@@ -282,12 +285,43 @@ fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
 }
 
 #[test]
-fn no_partition_is_refused_before_anything_is_handed_in() {
+fn without_a_partition_the_scheduler_s_default_takes_the_job() {
     let Some(ground) = Ground::new("no partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"nodes": 1, "container": false}));
-    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
-    assert!(said(&output).contains("slurm.partition") || said(&output).contains("no partition"), "{}", said(&output));
-    assert_eq!(ground.queue(), "");
+    let output = ground.run(&json!({"exclusive": false, "mem": "100M", "container": false}));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(ground.job()["verdict"], "SUCCESS");
+}
+
+#[test]
+fn what_the_target_cannot_do_is_refused_before_anything_is_handed_in() {
+    let Some(ground) = Ground::new("impossible values", json!({}), GOOD) else { return };
+    for (section, key) in [
+        (json!({"time": "soon"}), "slurm.time"),
+        (json!({"nodes": 0}), "slurm.nodes"),
+        (json!({"gpus_per_node": -2}), "slurm.gpus_per_node"),
+    ] {
+        let output = ground.run(&with(cpu(), section));
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        assert!(said(&output).contains(key), "{}", said(&output));
+    }
+    let jobs = Command::new("squeue").args(["--noheader", "--format=%k"]).output().unwrap();
+    let runs = std::fs::read_dir(ground.work().join(".maddock/runs")).unwrap();
+    let queue = String::from_utf8(jobs.stdout).unwrap();
+    for run in runs {
+        assert!(!queue.contains(run.unwrap().file_name().to_str().unwrap()), "{queue}");
+    }
+}
+
+#[test]
+fn a_model_s_own_number_of_gpus_counts_more_than_the_preset_s_and_all_is_a_whole_node() {
+    for (card, expected) in
+        [(json!({"n_gpus": "2"}), "gpus-per-node=2\n"), (json!({"n_gpus": "-1"}), "gpus-per-node=8\n")]
+    {
+        let Some(ground) = Ground::new("presets and cards", card, GOOD) else { return };
+        let output = ground.command(&json!({"container": false})).arg("--dry-run").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains(&format!("| {expected}")), "{expected}: {}", said(&output));
+    }
 }
 
 #[test]
@@ -305,6 +339,108 @@ fn hostile_values_arrive_on_the_node_as_they_are() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert!(ground.log().contains(&format!("value <{hostile}>")), "{}", ground.log());
+}
+
+/// A command about an earlier run.
+fn later(ground: &Ground, words: &[&str]) -> Output {
+    Command::new(MADDOCK).args(words).current_dir(ground.work()).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Ends well once its test says so.
+fn waiting(test: &str) -> Option<(Ground, TempDir)> {
+    let signs = tempfile::tempdir().unwrap();
+    let script = format!(
+        "echo hello\ntouch {0}/begun\nuntil [ -e {0}/go ]; do sleep 0.1; done\necho 'performance: 42 things_per_second'\n",
+        signs.path().display()
+    );
+    Some((Ground::new(test, json!({}), &script)?, signs))
+}
+
+fn detached(ground: &Ground) -> String {
+    let mut command = ground.command(&cpu());
+    let output = command.arg("--detach").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn status(ground: &Ground) -> Value {
+    let output = later(ground, &["status", "last", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn until(what: &str, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_detached_job_is_nobodys_until_another_process_attaches_and_records_it() {
+    let Some((ground, signs)) = waiting("detach and attach") else { return };
+    let id = detached(&ground);
+    let runs: Value = serde_json::from_slice(&later(&ground, &["runs", "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&runs[0]["run"], &runs[0]["state"], &runs[0]["jobs"]),
+        (&json!(id), &json!("detached"), &json!({"launched": 1}))
+    );
+    until("the job", || signs.path().join("begun").exists());
+    assert_eq!(status(&ground)["jobs"][0]["state"], "running");
+    let logs = later(&ground, &["logs", "last"]);
+    assert!(String::from_utf8_lossy(&logs.stdout).contains("hello\n"), "{}", said(&logs));
+    let early = later(&ground, &["collect", "last"]);
+    assert!(early.status.code() == Some(0) && said(&early).contains("running"), "{}", said(&early));
+    std::fs::write(signs.path().join("go"), "").unwrap();
+    let attached = later(&ground, &["attach", &id]);
+    assert_eq!(attached.status.code(), Some(0), "{}", said(&attached));
+    let job = ground.job();
+    assert_eq!(job["rows"][0]["performance"].as_str(), Some("42"), "{job:#}");
+    assert_eq!(ground.log().matches("hello\n").count(), 1);
+    let table = std::fs::read_to_string(ground.work().join("perf.csv")).unwrap();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert_eq!(ground.queue(), "");
+}
+
+#[test]
+fn a_detached_job_that_has_ended_is_collected() {
+    let Some((ground, signs)) = waiting("detach and collect") else { return };
+    detached(&ground);
+    std::fs::write(signs.path().join("go"), "").unwrap();
+    until("the end of the job", || status(&ground)["jobs"][0]["state"] == "ended");
+    let collected = later(&ground, &["collect", "last"]);
+    assert_eq!(collected.status.code(), Some(0), "{}", said(&collected));
+    assert_eq!(ground.job()["verdict"], "SUCCESS");
+}
+
+#[test]
+fn a_detached_job_is_cancelled_from_another_process() {
+    let Some((ground, signs)) = waiting("detach and cancel") else { return };
+    detached(&ground);
+    until("the job", || signs.path().join("begun").exists());
+    let cancelled = later(&ground, &["cancel", "last"]);
+    assert_eq!(cancelled.status.code(), Some(0), "{}", said(&cancelled));
+    assert_eq!(ground.queue(), "");
+    let job = ground.job();
+    assert_eq!((job["execution"]["state"].as_str(), job["verdict"].as_str()), (Some("cancelled"), Some("FAILURE")));
+}
+
+#[test]
+fn an_interrupted_run_leaves_its_job_where_that_was_asked_for() {
+    let Some((ground, signs)) = waiting("on-interrupt detach") else { return };
+    let mut command = ground.command(&cpu());
+    command.args(["--on-interrupt", "detach"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    until("the job", || signs.path().join("begun").exists());
+    ground.wait_for("running on node");
+    interrupt(&run);
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert_eq!(status(&ground)["state"], "detached");
+    assert!(!ground.queue().is_empty(), "it goes on");
+    std::fs::write(signs.path().join("go"), "").unwrap();
+    let attached = later(&ground, &["attach", "last"]);
+    assert_eq!(attached.status.code(), Some(0), "{}", said(&attached));
 }
 
 fn interrupt(run: &Child) {

@@ -9,7 +9,7 @@ pub mod capabilities {
         path: "../../wit",
         world: "capabilities",
         imports: { default: async | trappable },
-        additional_derives: [Clone],
+        additional_derives: [Clone, PartialEq],
     });
 }
 
@@ -33,6 +33,7 @@ macro_rules! kind {
                     "maddock:plugin/process": crate::api::process,
                     "maddock:plugin/docker": crate::api::docker,
                     "maddock:plugin/slurm": crate::api::slurm,
+                    "maddock:plugin/kube": crate::api::kube,
                     "maddock:plugin/secrets": crate::api::secrets,
                 },
             });

@@ -7,13 +7,12 @@ mod archive;
 mod build;
 mod containers;
 mod context;
-mod copy;
+pub(super) mod copy;
 mod engine;
 mod feed;
 mod follow;
 mod ignore;
 mod images;
-mod mark;
 mod progress;
 mod reference;
 mod session;
@@ -35,6 +34,7 @@ use wasmtime::component::Resource;
 
 use super::events::{PluginEvent, printable};
 use super::gate::{Call, Capability, Permit};
+use super::mark::Mark;
 use super::{Answer, ApiError, error_with_hint};
 use crate::plugin::{RunContext, State};
 
@@ -99,8 +99,8 @@ impl Caller {
             run: state.context.run_id.clone(),
             job: state.job.clone(),
             plugin: state.gate.identity().name.clone(),
-            // A detached run goes on without its process, which then says nothing about it.
-            mark: if state.context.detached { None } else { mark::Mark::mine() },
+            mark: Mark::mine(),
+            directory: state.context.roots.run.clone(),
         };
         Self { context: state.context.clone(), owner, events: state.events.clone(), most: state.ceilings.transfer }
     }

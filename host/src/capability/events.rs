@@ -54,6 +54,13 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// The same for what may have several lines: those after the first are set in, so that none of them can pass for another
+/// message.
+#[must_use]
+pub fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n  ")
+}
+
 impl State {
     async fn tell(&mut self, size: usize, event: PluginEvent) -> wasmtime::Result<()> {
         self.charge_log(size)?;

@@ -38,14 +38,26 @@ impl State {
         path: &str,
         resolve: fn(&Path) -> Result<Place, ApiError>,
     ) -> Result<(Permit<Files>, Place), ApiError> {
+        self.enter_with(operation, path, resolve, |call| call)
+    }
+
+    /// The same, where the call touches something else beside the path.
+    fn enter_with(
+        &self,
+        operation: &'static str,
+        path: &str,
+        resolve: fn(&Path) -> Result<Place, ApiError>,
+        describe: impl Fn(Call<Files>) -> Call<Files>,
+    ) -> Result<(Permit<Files>, Place), ApiError> {
         let asked = place::parse(path)?;
         match resolve(&asked) {
             Ok(place) => {
-                let call = Call::<Files>::new(operation).on("path", place.path().to_string_lossy());
+                let call = describe(Call::<Files>::new(operation)).on("path", place.path().to_string_lossy());
                 Ok((self.gate.permit(call)?, place))
             }
             Err(unresolved) => {
-                let permit = self.gate.permit(Call::<Files>::new(operation).on("path", asked.to_string_lossy()))?;
+                let call = describe(Call::<Files>::new(operation)).on("path", asked.to_string_lossy());
+                let permit = self.gate.permit(call)?;
                 Err(permit
                     .finish::<()>(Err(unresolved))
                     .err()
@@ -144,7 +156,9 @@ impl files::Host for State {
 
     async fn copy(&mut self, source: String, destination: String) -> Answer<()> {
         let (read, from) = allowed!(self.enter("read", &source, place::existing));
-        let (write, to) = match self.enter("copy", &destination, place::existing) {
+        let source = from.path().to_string_lossy().into_owned();
+        let entered = self.enter_with("copy", &destination, place::existing, |call| call.on("source", source.as_str()));
+        let (write, to) = match entered {
             Ok(entered) => entered,
             Err(refused) => return Ok(read.finish(Err(refused))),
         };

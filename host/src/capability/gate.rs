@@ -3,14 +3,16 @@
 //! It must never be bypassed, and cannot be: the functions that act take a [`Permit`], whose fields are private to this
 //! file. Allowed and refused calls alike are recorded in the trace.
 
+use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use maddock_bindings::api::types;
 
 use super::ApiError;
-use super::policy::{Policy, Verdict};
+use super::policy::{Policy, Verdict, vocabulary};
 use super::trace::{Outcome, Record, Trace};
 
 /// One family of host calls: the name of its WIT interface.
@@ -108,13 +110,34 @@ pub struct Gate {
     policy: Arc<Policy>,
     trace: Arc<Trace>,
     identity: Arc<Identity>,
+    calls: Arc<Calls>,
+}
+
+/// How many calls there were, and may be.
+#[derive(Debug)]
+struct Calls {
+    done: AtomicU64,
+    most: u64,
 }
 
 impl Gate {
     /// A gate for one plugin under a policy, recording into a trace.
     #[must_use]
     pub fn new(policy: Arc<Policy>, trace: Arc<Trace>, identity: Arc<Identity>) -> Self {
-        Self { policy, trace, identity }
+        Self::limited(policy, trace, identity, u64::MAX)
+    }
+
+    /// The same, for so many calls.
+    #[must_use]
+    pub fn limited(policy: Arc<Policy>, trace: Arc<Trace>, identity: Arc<Identity>, most: u64) -> Self {
+        Self { policy, trace, identity, calls: Arc::new(Calls { done: AtomicU64::new(0), most }) }
+    }
+
+    /// The ceiling of calls, where it was reached. Whoever runs the plugin ends it then; until that happens, each further
+    /// call is an error.
+    #[must_use]
+    pub fn exhausted(&self) -> Option<u64> {
+        (self.calls.done.load(Ordering::Relaxed) > self.calls.most).then_some(self.calls.most)
     }
 
     /// Who this gate is for.
@@ -128,13 +151,18 @@ impl Gate {
     /// # Errors
     /// Of kind `denied`, naming plugin, call, scope, the deciding rule and what would allow it.
     pub fn permit<C: Capability>(&self, call: Call<C>) -> Result<Permit<C>, ApiError> {
-        let name = call.name();
-        let verdict = self.policy.decide(&self.identity, &name, &call.scope);
+        if self.calls.done.fetch_add(1, Ordering::Relaxed) >= self.calls.most {
+            let message = format!("more than {} host calls, the ceiling of one call", self.calls.most);
+            return Err(super::error(types::ErrorKind::Failed, message));
+        }
+        let found = vocabulary::find_parts(C::NAME, call.operation);
+        let name = found.map_or_else(|| Cow::Owned(call.name()), |(_, words)| Cow::Borrowed(words.call));
+        let verdict = self.policy.decide_found(&self.identity, &name, found, &call.scope);
         let record = Record {
             plugin: self.identity.clone(),
             call: name,
             scope: call.scope,
-            rule: verdict.rule().to_owned(),
+            rule: verdict.rule().clone(),
             outcome: Outcome::Abandoned,
             duration: std::time::Duration::ZERO,
         };
@@ -150,7 +178,7 @@ impl Gate {
                     kind: types::ErrorKind::Denied,
                     message: denial.message.clone(),
                     hint: Some(denial.remedy.clone()),
-                    details: vec![types::Entry { name: "rule".to_owned(), value: denial.rule.clone() }],
+                    details: vec![types::Entry { name: "rule".to_owned(), value: denial.rule.to_string() }],
                 };
                 self.trace.append(&Record { outcome: Outcome::Denied, ..record });
                 Err(error)

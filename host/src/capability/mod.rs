@@ -8,6 +8,8 @@ pub mod events;
 pub mod facts;
 pub mod files;
 pub mod gate;
+pub mod kube;
+pub mod mark;
 pub mod policy;
 pub mod probe;
 pub mod process;
@@ -17,6 +19,7 @@ pub mod slurm;
 pub mod testing;
 pub mod trace;
 
+pub use kube::Clusters;
 pub use slurm::Queue;
 
 use maddock_bindings::api::types;
@@ -46,6 +49,7 @@ pub fn error_with_hint(kind: types::ErrorKind, message: impl Into<String>, hint:
 pub async fn sweep(context: &crate::plugin::RunContext, keep: &[String]) -> Vec<String> {
     let mut problems = docker::sweep(context, keep).await;
     problems.extend(slurm::sweep(context, keep).await);
+    problems.extend(kube::sweep(context, keep).await);
     problems
 }
 

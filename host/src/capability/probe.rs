@@ -32,5 +32,12 @@ pub async fn engines(context: &RunContext) -> Vec<Probe> {
             Err(error) => Probe { name: "slurm", answers: false, details: error.message },
         });
     }
+    // The same goes for clusters.
+    if super::kube::is_configured(&context.environment) {
+        probes.push(match super::kube::version(context).await {
+            Ok(details) => Probe { name: "kubernetes", answers: true, details },
+            Err(error) => Probe { name: "kubernetes", answers: false, details: error.message },
+        });
+    }
     probes
 }

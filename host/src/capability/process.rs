@@ -1,13 +1,15 @@
 //! `process`: programs on this machine, as argument vectors.
 //!
 //! `run` gathers the output of a program that ends with the call. `launch` hands a program to a supervisor, a process of
-//! its own (`supervise`), which outlives the plugin and, in a detached run, this process; `attach` finds it again.
+//! its own (`supervise`), which outlives the plugin and, once its lifeline is let go, this process; `attach` finds it again.
 //! Nothing here may pass on more of the caller's environment than asked, or put a secret anywhere but into the child's.
 
 mod child;
 mod follow;
 mod gather;
+mod interpreter;
 mod launch;
+mod lifeline;
 mod prepare;
 pub(super) mod proc_table;
 pub mod supervise;
@@ -17,6 +19,8 @@ use std::time::Duration;
 
 use maddock_bindings::api::process::{self, Command, Event, Finished};
 use wasmtime::component::Resource;
+
+pub use self::lifeline::Lifelines;
 
 use self::follow::Following;
 use self::prepare::Asked;
@@ -50,9 +54,11 @@ impl State {
     ) -> Answer<String> {
         let asked = allowed!(Asked::new(command, &self.context));
         let output = allowed!(launch::inside_run(&directory, &self.context.roots));
-        let call = asked.describe(Call::<Process>::new("launch")).on("output", output.to_string_lossy());
+        let call =
+            asked.describe(Call::<Process>::new("launch"), &self.context.policy).on("output", output.to_string_lossy());
         let permit = allowed!(self.gate.permit(call));
-        let answer = launch::launch(&permit, supervisor, asked, &output, &self.context).await;
+        let job = self.job.clone().unwrap_or_default();
+        let answer = launch::launch(&permit, supervisor, asked, &output, (&self.context, &job)).await;
         Ok(permit.finish(answer))
     }
 }
@@ -60,7 +66,7 @@ impl State {
 impl process::Host for State {
     async fn run(&mut self, command: Command, output_limit: u32) -> Answer<Finished> {
         let asked = allowed!(Asked::new(command, &self.context));
-        let permit = allowed!(self.gate.permit(asked.describe(Call::<Process>::new("run"))));
+        let permit = allowed!(self.gate.permit(asked.describe(Call::<Process>::new("run"), &self.context.policy)));
         self.charge_transfer(asked.stdin_length())?;
         let limit = usize::try_from(output_limit).unwrap_or(usize::MAX).min(self.ceilings.memory);
         let answer = match asked.reveal(&permit, &self.context.secrets) {

@@ -7,6 +7,7 @@
 mod ask;
 mod batch;
 mod client;
+mod nodes;
 mod parse;
 mod state;
 mod upkeep;

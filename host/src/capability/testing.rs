@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::gate::Identity;
 use super::policy::{Policy, Roots};
+use super::process::Lifelines;
 use super::secrets::SecretStore;
 use super::trace::Trace;
 use crate::plugin::{Ceilings, Environment, RunContext, State};
@@ -16,8 +17,9 @@ use crate::plugin::{Ceilings, Environment, RunContext, State};
 pub const PLUGIN: &str = "test";
 
 /// Rules that allow [`PLUGIN`] every call on everything.
-pub const ALLOW_EVERYTHING: &str =
-    "schema = 1\n[[allow]]\nplugin = \"test\"\ncalls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\"]\n";
+pub const ALLOW_EVERYTHING: &str = "schema = 1\n[[allow]]\nplugin = \"test\"\n\
+    calls = [\"facts.*\", \"files.*\", \"process.*\", \"slurm.*\", \"kube.*\"]\n\
+    scope.inline-code = [\"**\"]\nscope.privileged = [\"**\"]\nscope.host-pid = [\"**\"]\nscope.unmasked-proc = [\"**\"]\n";
 
 /// What a test may choose; everything else is as in a run.
 #[derive(Debug)]
@@ -66,9 +68,10 @@ impl Setting {
             secrets: self.secrets,
             docker: super::docker::Connection::default(),
             queue: super::Queue::default(),
+            clusters: super::Clusters::default(),
             policy,
             trace: self.trace,
-            detached: self.detached,
+            lifelines: if self.detached { Lifelines::let_go_at_once() } else { Lifelines::default() },
         };
         let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
         let (events, _) = mpsc::channel(1);

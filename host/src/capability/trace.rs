@@ -1,5 +1,6 @@
 //! The record of host calls: one JSON object a line, allowed and denied alike, never a secret's value.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -32,11 +33,11 @@ pub struct Record {
     /// Who asked.
     pub plugin: Arc<Identity>,
     /// Such as `docker.create-container`.
-    pub call: String,
+    pub call: Cow<'static, str>,
     /// What it wanted to touch.
     pub scope: Vec<(&'static str, String)>,
     /// The deciding rule as file:line.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// How it went.
     pub outcome: Outcome,
     /// From permit to answer.
@@ -94,7 +95,7 @@ impl Trace {
             "call": record.call,
             "scope": scope,
             "verdict": verdict,
-            "rule": record.rule,
+            "rule": &*record.rule,
             "outcome": outcome,
             "us": u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
         });

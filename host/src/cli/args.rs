@@ -33,6 +33,18 @@ pub enum Command {
     Build(Box<Build>),
     /// Run selected models, or the ones of a manifest, and record their results
     Run(Box<Run>),
+    /// List the runs of this directory, the newest first
+    Runs(Runs),
+    /// Say where the jobs of a run are
+    Status(Status),
+    /// Print the output of a run's jobs
+    Logs(Logs),
+    /// End the jobs of a run
+    Cancel(Cancel),
+    /// Follow a run to its end, as if it had been started here
+    Attach(Attach),
+    /// Record those jobs of a run that have ended
+    Collect(Collect),
     /// Turn result files into reports
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Report {
@@ -40,12 +52,26 @@ pub enum Command {
         #[command(subcommand)]
         report: Report,
     },
+    /// Show the effective configuration, and the presets that there are
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Config {
+        /// What to show.
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
     /// List and inspect plugins
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Plugin {
         /// What to do with them.
         #[command(subcommand)]
         action: PluginAction,
+    },
+    /// Check, show and explain what plugins may do
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Policy {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: PolicyAction,
     },
     /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
@@ -94,6 +120,9 @@ pub struct Common {
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
     pub plugins: Vec<PathBuf>,
+    /// Tighten what plugins may do by a policy file; may be repeated
+    #[arg(long = "policy", value_name = "FILE", help_heading = "Common")]
+    pub policies: Vec<PathBuf>,
     /// Print `text` for people or `json` for programs
     // Their help would make every page of help twice as long.
     #[arg(long, value_enum, default_value_t, hide_possible_values = true, help_heading = "Common")]
@@ -115,6 +144,9 @@ pub struct Context {
     /// Make unknown keys of the context an error
     #[arg(long)]
     pub strict: bool,
+    /// Add a preset by name or by the path of a JSON file; may be repeated
+    #[arg(long = "preset", value_name = "NAME")]
+    pub presets: Vec<String>,
 }
 
 /// `discover`
@@ -202,6 +234,12 @@ pub struct Run {
     /// Which privileges containers get
     #[arg(long, value_name = "PROFILE", value_parser = ["compatible", "restricted"])]
     pub container_profile: Option<String>,
+    /// Print the run's id as soon as its jobs are launched, and let them go on
+    #[arg(long, conflicts_with = "live_output")]
+    pub detach: bool,
+    /// What Ctrl-C does to launched jobs: `cancel` ends them, `detach` lets them go on
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t, hide_possible_values = true)]
+    pub on_interrupt: OnInterrupt,
     /// Leave each job's container up afterwards
     #[arg(long)]
     pub keep_alive: bool,
@@ -252,6 +290,127 @@ pub struct Run {
     pub common: Common,
 }
 
+/// What an interruption does to jobs that are launched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OnInterrupt {
+    /// They are ended
+    #[default]
+    Cancel,
+    /// They go on, and `maddock attach` finds them
+    Detach,
+}
+
+/// What all commands about earlier runs have in common.
+#[derive(Debug, Args)]
+pub struct Later {
+    /// Load a plugin from a component file as well; may be repeated
+    #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
+    pub plugins: Vec<PathBuf>,
+    /// Tighten what plugins may do by a policy file; may be repeated
+    #[arg(long = "policy", value_name = "FILE", help_heading = "Common")]
+    pub policies: Vec<PathBuf>,
+    /// Print `text` for people or `json` for programs
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, help_heading = "Common")]
+    pub format: Format,
+    /// The same as `--format json`
+    #[arg(long, conflicts_with = "format", help_heading = "Common")]
+    pub json: bool,
+    /// Say more about what is going on
+    #[arg(long, short, help_heading = "Common")]
+    pub verbose: bool,
+}
+
+impl Later {
+    /// How to print.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+/// `runs`
+#[derive(Debug, Args)]
+pub struct Runs {
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The run's id, the beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    pub run: String,
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// `logs`
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The run's id, the beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    pub run: String,
+    /// The job, or its model (default: all of the run)
+    pub job: Option<String>,
+    /// Go on until the job has ended
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Print also where secrets cannot be masked, as their values are not here
+    #[arg(long)]
+    pub unredacted: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// `cancel`
+#[derive(Debug, Args)]
+pub struct Cancel {
+    /// The run's id, the beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    pub run: String,
+    /// The jobs, or their models (default: all of the run)
+    #[arg(value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// `attach`
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// The run's id, the beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    pub run: String,
+    /// Show the output of the models as it comes
+    #[arg(long, short)]
+    pub live_output: bool,
+    /// Go on also where secrets cannot be masked, as their values are not here
+    #[arg(long)]
+    pub unredacted: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// `collect`
+#[derive(Debug, Args)]
+pub struct Collect {
+    /// The run's id, the beginning of it, or `last`
+    #[arg(value_name = "ID")]
+    pub run: String,
+    /// Go on also where secrets cannot be masked, as their values are not here
+    #[arg(long)]
+    pub unredacted: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
 /// `report …`
 #[derive(Debug, Subcommand)]
 pub enum Report {
@@ -276,6 +435,47 @@ pub enum Report {
         #[command(flatten)]
         common: Common,
     },
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Print the configuration that a run with the same options would have
+    Show(Box<ConfigShow>),
+    /// List the presets: those that apply by themselves, and those to ask for
+    Presets {
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// `config show`
+#[derive(Debug, Args)]
+pub struct ConfigShow {
+    /// Only this key, such as `slurm` or `distributed.nnodes`
+    pub key: Option<String>,
+    /// Print where every value came from
+    #[arg(long)]
+    pub origin: bool,
+    /// Print JSON: the same as `--format json`
+    #[arg(long)]
+    pub json: bool,
+    /// Models that a run would select: what they agree on counts for presets
+    #[arg(long, short, value_name = "TAG", num_args = 1..)]
+    pub tags: Vec<String>,
+    /// Show what a run of this manifest would have
+    #[arg(long, short, value_name = "FILE", value_parser = perhaps_empty())]
+    pub manifest_file: Option<PathBuf>,
+    /// Additional context.
+    #[command(flatten)]
+    pub context: Context,
+    /// Where to run: the name of a target, such as `docker` or `process`
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// The rest.
+    #[command(flatten)]
+    pub common: Common,
 }
 
 /// `plugin …`
@@ -306,6 +506,50 @@ pub struct Node {
     /// Which node this is, from 0 on (default: as the variable says that the file names)
     #[arg(long, value_name = "N")]
     pub node: Option<u32>,
+}
+
+/// `policy …`
+#[derive(Debug, Subcommand)]
+pub enum PolicyAction {
+    /// Read a policy file and say all that is wrong with it
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Show the rules in force, each with its file and line
+    Show {
+        /// Only the rules that are about this plugin
+        plugin: Option<String>,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Say whether a plugin may do something, why, and what would allow it
+    Explain {
+        /// Its name
+        plugin: String,
+        /// The call, such as `docker.create-container`
+        call: String,
+        /// What it would touch: `SCOPE=VALUE`, such as `path=$run/x`
+        #[arg(value_name = "SCOPE=VALUE")]
+        scope: Vec<String>,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print the policy that allows what a run has done, and nothing more
+    Suggest {
+        /// A run's id or directory
+        run: PathBuf,
+    },
+    /// Decide the cases that a policy file has, or those of all files in force
+    Test {
+        /// The file; it is taken for the site's
+        file: Option<PathBuf>,
+        /// The rest.
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 /// `doctor`

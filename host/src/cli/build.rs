@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::args::{self, Build, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
-use super::invocation::{self, Invocation};
+use super::invocation::{self, Invocation, Talk};
 use super::setup::Setup;
 use super::{signals, style, table};
-use crate::capability::events::printable;
+use crate::capability::events::{printable, printable_lines};
+use crate::capability::policy::step::Refusal;
 use crate::config::Effective;
 use crate::pipeline::build::{self, BuildOptions, BuildReport};
 use crate::pipeline::card::Card;
@@ -86,7 +87,11 @@ pub async fn run(arguments: Build) -> Outcome {
         return Err(Failure::new(Exit::Failure, "No models discovered: no tags were given")
             .hint("`maddock discover` lists the models; `--tags all` selects every one"));
     }
-    let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
+    let invocation = Invocation::new(
+        setup,
+        arguments.dry_run,
+        Talk { live_output: arguments.live_output, verbose: arguments.common.verbose },
+    )?;
     let stop = signals::stop_token()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
     let outcome = selected(&invocation, &arguments, &tags, &stop).await;
@@ -99,8 +104,11 @@ pub async fn run(arguments: Build) -> Outcome {
 }
 
 async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], stop: &CancellationToken) -> Outcome {
-    let mut effective = invocation.configuration(&arguments.context, true)?;
+    let mut effective = invocation.configuration(&arguments.context, None, true)?;
     let cards = signals::unless_stopped(stop, invocation.select(tags, Exit::Build)).await?;
+    let chosen = effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?;
+    let target = chosen.map_or_else(|| super::run::DEFAULT_TARGET.trim().to_owned(), |chosen| chosen.target);
+    invocation.apply_presets(&mut effective, &target, &cards)?;
     let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
     signals::unless_stopped(stop, checked).await?;
     let options = BuildOptions {
@@ -113,8 +121,9 @@ async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], s
     let planned = signals::unless_stopped(stop, plan(invocation, &effective, &cards, &options)).await?;
     if arguments.dry_run {
         planned.print(arguments.common.format);
-        return Ok(Exit::Success);
+        return Ok(if planned.is_refused() { Exit::Refused } else { Exit::Success });
     }
+    planned.allowed()?;
     let request = Request { options: &options, manifest: &manifest, format: arguments.common.format };
     let phase = planned.run(invocation, &effective, &request, stop).await?;
     let summary = phase.summary;
@@ -147,6 +156,8 @@ fn exit_code(report: &BuildReport, interrupted: bool) -> Exit {
 pub struct Planned<'a> {
     build: build::Build<'a>,
     plan: BuildPlan,
+    /// What policy would refuse, for each image.
+    refusals: Vec<Vec<Refusal>>,
     cards: &'a [Card],
 }
 
@@ -179,7 +190,8 @@ pub async fn plan<'a>(
     for warning in &plan.warnings {
         invocation.events.say(Gravity::Warning, "", warning);
     }
-    Ok(Planned { build, plan, cards })
+    let refusals = plan.images.iter().map(|image| build.refusals(&image.plan)).collect();
+    Ok(Planned { build, plan, refusals, cards })
 }
 
 impl Planned<'_> {
@@ -191,7 +203,29 @@ impl Planned<'_> {
 
     /// Prints the plan.
     pub fn print(&self, format: Format) {
-        print_plans(&self.plan, format);
+        print_plans(&self.plan, &self.refusals, format);
+    }
+
+    /// Whether policy refuses a step of it.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refusals.iter().any(|refusals| !refusals.is_empty())
+    }
+
+    /// Goes on only where policy refuses no step of it.
+    ///
+    /// # Errors
+    /// It does: exit 5, with what would allow it.
+    pub fn allowed(&self) -> Result<(), Failure> {
+        let refused =
+            self.plan.images.iter().zip(&self.refusals).find_map(|(image, refusals)| Some((image, refusals.first()?)));
+        match refused {
+            None => Ok(()),
+            Some((image, Refusal { denial, .. })) => {
+                let message = format!("{}: {}", printable(&image.model), denial.message);
+                Err(Failure::new(Exit::Refused, message).hint(denial.remedy.as_str()))
+            }
+        }
     }
 
     /// Builds, pushes, and writes the manifest.
@@ -205,7 +239,7 @@ impl Planned<'_> {
         request: &Request<'_>,
         stop: &CancellationToken,
     ) -> Result<Phase, Failure> {
-        let Self { build, plan, cards } = self;
+        let Self { build, plan, cards, .. } = self;
         let report = tokio::select! {
             report = build.run(plan) => report,
             () = stop.cancelled() => return Err(Failure::new(Exit::Interrupted, "interrupted while building")),
@@ -290,7 +324,7 @@ fn print_report(report: &BuildReport, architectures: bool) {
     }
     for failed in &report.failed {
         if let Some(hint) = &failed.hint {
-            eprintln!("{}: {}: {}", palette.note("hint"), failed.model, printable(hint));
+            eprintln!("{}: {}: {}", palette.note("hint"), failed.model, printable_lines(hint));
         }
     }
     println!("{}", closing(report.built.len(), report.failed.len()));
@@ -305,32 +339,40 @@ fn closing(built: usize, failed: usize) -> String {
     }
 }
 
-fn print_plans(plan: &crate::plugin::build::BuildPlan, format: Format) {
+fn print_plans(plan: &BuildPlan, refusals: &[Vec<Refusal>], format: Format) {
     if format == Format::Json {
         let images: Value = plan
             .images
             .iter()
-            .map(|image| json!({"image": image.key, "model": image.model, "plan": super::run::plan_json(&image.plan)}))
+            .zip(refusals)
+            .map(|(image, refusals)| json!({"image": image.key, "model": image.model, "plan": super::run::plan_json(&image.plan, refusals)}))
             .collect();
         println!("{images:#}");
         return;
     }
     let palette = style::Palette::of_stdout();
-    for image in &plan.images {
+    for (image, refusals) in plan.images.iter().zip(refusals) {
         println!("{}", palette.strong(&format!("plan of image {} for {}", image.key, image.model)));
-        print_plan(&image.plan);
+        print_plan(&image.plan, refusals);
     }
     for problem in &plan.problems {
         println!("{} {}: {}", palette.bad("cannot build"), problem.model, printable(&problem.error.message));
     }
 }
 
-/// Prints the steps and texts of a plan.
-pub(super) fn print_plan(plan: &WorkPlan) {
-    for step in &plan.steps {
-        println!("  {}  [{}]", printable(&step.summary), step.call);
+/// Prints the steps and texts of a plan, and what policy would refuse of it.
+pub(super) fn print_plan(plan: &WorkPlan, refusals: &[Refusal]) {
+    let palette = style::Palette::of_stdout();
+    for (number, step) in plan.steps.iter().enumerate() {
+        println!("  {}  [{}]", printable(&step.summary), printable(&step.call));
         for entry in &step.scope {
             println!("      {}: {}", printable(&entry.name), printable(&entry.value));
+        }
+        for Refusal { denial, .. } in refusals.iter().filter(|refusal| refusal.step == number) {
+            println!("      {}: {}", palette.bad("refused"), denial.message);
+            for line in denial.remedy.lines() {
+                println!("        {line}");
+            }
         }
     }
     for artefact in &plan.artefacts {

@@ -6,6 +6,7 @@ use super::args::{self, Discover, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::setup::Setup;
+use crate::capability::events::{printable, printable_lines};
 use crate::pipeline::discover::{self, DiscoverError, Found};
 use crate::pipeline::select;
 
@@ -58,9 +59,10 @@ fn list(found: &Found, format: Format) {
 pub(super) fn tell_skipped(found: &Found) {
     let palette = super::style::Palette::of_stderr();
     for skipped in &found.skipped {
-        eprintln!("{}: skipped `{}`: {}", palette.warn("warning"), skipped.path, skipped.reason);
+        let (path, reason) = (printable(&skipped.path), printable(&skipped.reason));
+        eprintln!("{}: skipped `{path}`: {reason}", palette.warn("warning"));
         if let Some(hint) = &skipped.hint {
-            eprintln!("{}: {hint}", palette.note("hint"));
+            eprintln!("{}: {}", palette.note("hint"), printable_lines(hint));
         }
     }
 }

@@ -24,6 +24,24 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The code of another process of this program.
+    #[must_use]
+    pub fn of_code(code: u8) -> Self {
+        let all = [
+            Self::Success,
+            Self::Failure,
+            Self::Build,
+            Self::Run,
+            Self::Arguments,
+            Self::Refused,
+            Self::Regression,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Failure)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit as u8)

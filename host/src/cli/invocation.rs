@@ -14,6 +14,7 @@ use super::terminal::Terminal;
 use crate::capability::trace::Trace;
 use crate::config::effective::{Effective, Inputs};
 use crate::config::error::ConfigError;
+use crate::config::presets::{self, Shelf};
 use crate::config::schema::TargetKeys;
 use crate::pipeline::card::Card;
 use crate::pipeline::discover;
@@ -21,6 +22,7 @@ use crate::pipeline::event::{Event, Gravity, Listener, Stream};
 use crate::pipeline::select;
 use crate::plugin::manifest::Kind;
 use crate::plugin::{RunContext, Session};
+use crate::results::attendance::{Attendance, Attended};
 use crate::results::redact::Redactor;
 use crate::results::run_directory::{EventLog, RunDirectory, random};
 
@@ -35,6 +37,8 @@ pub struct Invocation {
     pub context: Arc<RunContext>,
     /// Who hears what happens.
     pub events: Stream,
+    /// That this process attends the run; none where it only looks.
+    pub attendance: Option<Attendance>,
     // A dry run's directory goes with it.
     _scratch: Option<tempfile::TempDir>,
 }
@@ -51,32 +55,72 @@ impl Listener for Recorder {
     }
 }
 
+/// How an invocation talks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Talk {
+    /// The models' output comes on stdout.
+    pub live_output: bool,
+    /// More than is usual.
+    pub verbose: bool,
+}
+
 impl Invocation {
     /// Makes the directory, and everything that records into it. A dry run has a directory that goes away with it.
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub fn new(setup: Setup, dry_run: bool, live_output: bool, verbose: bool) -> Result<Self, Failure> {
-        let cannot = |error: std::io::Error| {
-            Failure::new(Exit::Failure, format!("cannot make a directory for this run: {error}"))
-                .hint("runs are kept in `.maddock/runs` of the working directory, which must be writable")
-        };
-        let scratch = if dry_run { Some(tempfile::tempdir().map_err(cannot)?) } else { None };
+    pub fn new(setup: Setup, dry_run: bool, talk: Talk) -> Result<Self, Failure> {
+        let scratch = if dry_run { Some(tempfile::tempdir().map_err(|error| cannot(&error))?) } else { None };
         let place = scratch.as_ref().map_or(setup.output.as_path(), |scratch| scratch.path());
-        let directory = RunDirectory::create(place, jiff::Timestamp::now(), random).map_err(cannot)?;
+        let directory = RunDirectory::create(place, jiff::Timestamp::now(), random).map_err(|error| cannot(&error))?;
+        let taken = Attendance::take(directory.path(), "run").map_err(|error| {
+            Failure::new(Exit::Failure, format!("cannot lock the run's directory: {error}"))
+                .hint("runs are kept in `.maddock/runs` of the working directory, whose file system must know locks")
+        })?;
+        let attendance = match taken {
+            Attended::Here(attendance) => Some(attendance),
+            // A lock in a directory that was made just now is nobody else's, but for a file system that says so.
+            Attended::Elsewhere(_) => None,
+        };
+        let invocation = Self::of(setup, directory, attendance, talk)?;
+        Ok(Self { _scratch: scratch, ..invocation })
+    }
+
+    /// An invocation that goes on in the directory of an earlier run.
+    ///
+    /// # Errors
+    /// Its files cannot be opened.
+    pub fn of(
+        setup: Setup,
+        directory: RunDirectory,
+        attendance: Option<Attendance>,
+        talk: Talk,
+    ) -> Result<Self, Failure> {
         let mut warnings = Vec::new();
         let secrets = setup.secrets(&mut |warning| warnings.push(warning));
         let redactor = Redactor::new(secrets.values());
         let id = directory.id().as_str().to_owned();
-        let trace = Trace::to_file(&directory.path().join("trace.jsonl"), &id).map_err(cannot)?;
+        let trace = Trace::to_file(&directory.path().join("trace.jsonl"), &id).map_err(|error| cannot(&error))?;
         let context = setup.context_in(id, directory.path(), trace, secrets)?;
-        let recorder = Recorder(directory.events(redactor).map_err(cannot)?);
-        let terminal = Terminal::new(live_output, verbose);
-        let events = Stream::to(Arc::new(recorder)).and(Arc::new(terminal));
+        let terminal = Arc::new(Terminal::new(talk.live_output, talk.verbose));
+        let events = match &attendance {
+            Some(_) => {
+                let recorder = Recorder(directory.events(redactor).map_err(|error| cannot(&error))?);
+                Stream::to(Arc::new(recorder)).and(terminal)
+            }
+            // Whoever only looks has no part in what happened.
+            None => Stream::to(terminal),
+        };
         for warning in warnings {
             events.say(Gravity::Warning, "", warning);
         }
-        Ok(Self { setup, directory: Arc::new(directory), context, events, _scratch: scratch })
+        Ok(Self { setup, directory: Arc::new(directory), context, events, attendance, _scratch: None })
+    }
+
+    /// Masks what this invocation knows as secrets.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
+        Redactor::new(self.context.secrets.values())
     }
 
     /// A session of this invocation.
@@ -90,7 +134,12 @@ impl Invocation {
     ///
     /// # Errors
     /// It cannot be read or says something that cannot be: exit 4.
-    pub fn configuration(&self, context: &Context, build_defaults: bool) -> Result<Effective, Failure> {
+    pub fn configuration(
+        &self,
+        context: &Context,
+        target: Option<&str>,
+        build_defaults: bool,
+    ) -> Result<Effective, Failure> {
         let targets = self
             .setup
             .plugins
@@ -103,11 +152,25 @@ impl Invocation {
             text: Some(&context.additional_context),
             environment: self.setup.environment.iter().map(|(name, _)| name.to_owned()).collect(),
             targets,
+            target,
+            presets: &context.presets,
+            directory: self.setup.output.clone(),
             strict: context.strict,
             build_defaults,
             ..Inputs::default()
         })
         .map_err(|error| of_configuration(&error))
+    }
+
+    /// Lays the presets of a target under what is said, and refuses what cannot be before anything is done.
+    ///
+    /// # Errors
+    /// A preset is not there, or what is said cannot be together: exit 4.
+    pub fn apply_presets(&self, effective: &mut Effective, target: &str, cards: &[Card]) -> Result<(), Failure> {
+        let model = presets::common(cards.iter().map(|card| &card.model));
+        Shelf::shipped()
+            .and_then(|shelf| effective.apply_presets(&shelf, target, &model))
+            .map_err(|error| of_configuration(&error))
     }
 
     /// The models that tags select, completed.
@@ -156,26 +219,52 @@ impl Invocation {
         Ok(())
     }
 
-    /// Writes `run.json`: what was asked for, and what came of it so far.
+    /// Writes `run.json`: what was asked for, what came of it so far, and who attended it. What an earlier process wrote
+    /// stays, but for what is said anew.
     pub fn record(&self, command: &str, state: &str, members: Map<String, Value>) {
-        let mut run = json!({
-            "v": 1,
-            "run": self.directory.id().as_str(),
-            "command": command,
-            "state": state,
-            "time": jiff::Timestamp::now().to_string(),
-            "version": env!("CARGO_PKG_VERSION"),
-            "tree": self.setup.tree,
-            "output": self.setup.output,
-        });
-        if let Some(object) = run.as_object_mut() {
-            object.extend(members);
+        let now = jiff::Timestamp::now().to_string();
+        let mut run = match self.directory.read_run() {
+            Ok(Value::Object(run)) => run,
+            _ => Map::from_iter([("v".to_owned(), json!(1)), ("started".to_owned(), json!(now))]),
+        };
+        let attendants = self.attendants(run.get("attendants"), state, &now);
+        for (name, value) in [
+            ("run", json!(self.directory.id().as_str())),
+            ("command", json!(command)),
+            ("state", json!(state)),
+            ("time", json!(now)),
+            ("version", json!(env!("CARGO_PKG_VERSION"))),
+            ("tree", json!(self.setup.tree)),
+            ("output", json!(self.setup.output)),
+            ("attendants", attendants),
+        ] {
+            run.insert(name.to_owned(), value);
         }
-        let run = Redactor::new(self.context.secrets.values()).json(&run);
+        run.extend(members);
+        let run = self.redactor().json(&Value::Object(run));
         if let Err(error) = self.directory.write_run(&run) {
             self.events.say(Gravity::Error, "", format!("cannot write `run.json`: {error}"));
         }
     }
+
+    /// Who attended the run, in order; of this process also until when, once it says more than that the run goes on.
+    fn attendants(&self, earlier: Option<&Value>, state: &str, now: &str) -> Value {
+        let mut all: Vec<Value> = earlier.and_then(Value::as_array).cloned().unwrap_or_default();
+        let Some(attendance) = &self.attendance else { return Value::Array(all) };
+        let mut mine = json!(attendance.who);
+        all.retain(|other| other.get("since") != mine.get("since") || other.get("process") != mine.get("process"));
+        if let Some(mine) = mine.as_object_mut().filter(|_| state != "running") {
+            mine.insert("until".to_owned(), json!(now));
+            mine.insert("left_it".to_owned(), json!(state));
+        }
+        all.push(mine);
+        Value::Array(all)
+    }
+}
+
+fn cannot(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failure, format!("cannot make a directory for this run: {error}"))
+        .hint("runs are kept in `.maddock/runs` of the working directory, which must be writable")
 }
 
 /// Configuration errors end with 4.

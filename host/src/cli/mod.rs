@@ -20,21 +20,32 @@ macro_rules! eprintln {
 
 mod args;
 
+mod attach;
+mod background;
 mod build;
+mod cancel;
+mod config;
 mod discover;
 mod doctor;
+mod earlier;
 mod exit;
 mod failure;
+mod follow;
 mod invocation;
+mod logs;
 mod node;
+mod outcome;
 mod performance;
 mod plugin;
+mod policy;
 mod render;
 mod report;
 
 mod run;
+mod runs;
 mod setup;
 mod signals;
+mod status;
 mod style;
 mod table;
 mod terminal;
@@ -46,6 +57,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
+pub use background::COMMAND as ATTEND;
 pub use exit::Exit;
 use failure::{Failure, Outcome};
 
@@ -88,6 +100,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plugin { action } => plugin::run(&action),
         // Its exit code is the model's.
         Command::Node(arguments) => return node::main(&arguments),
+        Command::Runs(arguments) => runs::run(&arguments),
+        Command::Policy { action } => policy::run(&action),
         command => waiting(command),
     };
     match outcome {
@@ -106,17 +120,44 @@ fn completions(name: &'static str, shell: clap_complete::Shell) -> Outcome {
     Ok(Exit::Success)
 }
 
-/// Commands that wait for something.
-fn waiting(command: Command) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))?;
+        .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))
+}
+
+/// The attendant of a detached run: see [`background`].
+pub fn attend(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    // A session of its own: neither the terminal's Ctrl-C nor its end reaches this process.
+    let _ = rustix::process::setsid();
+    let outcome = runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(background::attend(arguments));
+        runtime.shutdown_background();
+        outcome
+    });
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+/// Commands that wait for something.
+fn waiting(command: Command) -> Outcome {
+    let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let stop = match &command {
             // These have to clean up, and see to it themselves.
-            Command::Build(_) | Command::Run(_) => tokio_util::sync::CancellationToken::new(),
+            Command::Build(_)
+            | Command::Run(_)
+            | Command::Logs(_)
+            | Command::Cancel(_)
+            | Command::Attach(_)
+            | Command::Collect(_) => tokio_util::sync::CancellationToken::new(),
             _ => signals::stop_token()
                 .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?,
         };
@@ -134,9 +175,18 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
-        Command::Completions { .. } | Command::Plugin { .. } | Command::Database { .. } | Command::Node(_) => {
-            Ok(Exit::Success)
-        }
+        Command::Config { action } => config::run(action).await,
+        Command::Status(arguments) => status::run(&arguments).await,
+        Command::Logs(arguments) => logs::run(&arguments).await,
+        Command::Cancel(arguments) => cancel::run(&arguments).await,
+        Command::Attach(arguments) => attach::attach(&arguments).await,
+        Command::Collect(arguments) => attach::collect(&arguments).await,
+        Command::Runs(_)
+        | Command::Completions { .. }
+        | Command::Plugin { .. }
+        | Command::Policy { .. }
+        | Command::Database { .. }
+        | Command::Node(_) => Ok(Exit::Success),
     }
 }
 

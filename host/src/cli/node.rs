@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,8 +14,7 @@ use super::setup::Setup;
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
 use crate::pipeline::share::{self, Desk, Node, Outcome, Share};
-use crate::plugin::catalog::Catalog;
-use crate::plugin::{Environment, Plugins};
+use crate::plugin::Environment;
 
 /// The code of a node that cannot even say in its own directory what is wrong.
 const CANNOT: u8 = 125;
@@ -61,7 +59,7 @@ async fn attend(arguments: &Arguments) -> Result<u8, Failure> {
     let outcome = match scratch(&share, &environment, rank) {
         Err(error) => cannot(format!("no directory for the work can be made on this node: {error}")),
         Ok(scratch) => {
-            let outcome = at_work(share, environment, rank, desk.clone(), scratch.path(), stop).await;
+            let outcome = at_work(share, &environment, rank, desk.clone(), scratch.path(), stop).await;
             if let Err(error) = scratch.close() {
                 desk.say(&format!("something is left on this node: {error}"));
             }
@@ -112,7 +110,7 @@ fn scratch(share: &Share, environment: &Environment, rank: u32) -> std::io::Resu
 /// With the surroundings of a run, made of what is here: the roots are this node's, the secrets came as variables.
 async fn at_work(
     share: Share,
-    environment: Environment,
+    environment: &Environment,
     rank: u32,
     desk: Desk,
     scratch: &Path,
@@ -125,14 +123,11 @@ async fn at_work(
         std::fs::create_dir(directory).map_err(broken)?;
     }
     let mut secrets = SecretStore::default();
-    for (name, value) in share::secrets(&share, &environment) {
+    for (name, value) in share::secrets(&share, environment) {
         secrets.add(name, value);
     }
-    let catalog = Catalog::new(&[]).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
-    let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+    let setup = Setup::with([tree, share.output.clone(), PathBuf::new()], &[], &share.policies)?;
     let trace = Trace::to_file(&desk.trace(), &share.job.run_id).map_err(broken)?;
-    let setup =
-        Setup { tree, output: share.output.clone(), results: PathBuf::new(), environment, plugins: Arc::new(plugins) };
     let context = setup.context_in(share.job.run_id.clone(), &run, trace, secrets)?;
     let node = Node { share, rank, desk, plugins: setup.plugins, context, stop };
     Ok(share::attend(&node).await)

@@ -6,26 +6,30 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::args::{self, Format, Run};
-use super::build;
+use super::args::{self, Format, OnInterrupt, Run};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
-use super::invocation::{self, Invocation};
+use super::invocation::{self, Invocation, Talk};
+use super::outcome::{self, Done};
 use super::setup::Setup;
-use super::{performance, render, signals, style, table};
+use super::{background, build};
+use super::{performance, signals, style};
+use crate::capability::policy::step::Refusal;
 use crate::config::{Effective, Origin};
 use crate::pipeline::build::BuildOptions;
 use crate::pipeline::card::Card;
 use crate::pipeline::event::{Gravity, Stream};
 use crate::pipeline::image::Image;
-use crate::pipeline::manifest::{Manifest, ManifestImage};
-use crate::pipeline::run::{self, Chosen, JobReport, Place, RunOptions, RunReport, TimeLimit, Work};
+use crate::pipeline::keeper::Manner;
+use crate::pipeline::manifest::{Manifest, ManifestImage, MergeError};
+use crate::pipeline::recorded::Recorded;
+use crate::pipeline::resume::{self, Records, RunRecord, TargetRecord};
+use crate::pipeline::run::{self, Chosen, Place, Progress, RunOptions, RunReport, TimeLimit, Work};
 use crate::pipeline::stage;
 use crate::plugin::manifest::Kind;
-use crate::results::verdict::Verdict;
 
 /// The target where nothing names one.
-const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
+pub(super) const DEFAULT_TARGET: &str = include_str!("../../../presets/default-target");
 
 /// Sections of the context that belong to targets, whether a plugin provides them or not.
 const TARGET_SECTIONS: &str = include_str!("../../../presets/target-sections.json");
@@ -48,10 +52,14 @@ pub async fn run(arguments: Run) -> Outcome {
         // Results that cannot be written are better known before hours of work.
         writable(&setup.results)?;
     }
-    let invocation = Invocation::new(setup, arguments.dry_run, arguments.live_output, arguments.common.verbose)?;
+    let mut invocation = Invocation::new(
+        setup,
+        arguments.dry_run,
+        Talk { live_output: arguments.live_output, verbose: arguments.common.verbose },
+    )?;
     let stop = signals::stop_token()
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot listen to signals: {error}")))?;
-    let outcome = phases(&invocation, &arguments, manifest, &tags, time_limit, stop).await;
+    let outcome = phases(&mut invocation, &arguments, manifest, &tags, time_limit, stop).await;
     if let Err(failure) = &outcome {
         let mut members = Map::new();
         members.insert("error".to_owned(), json!(failure.message));
@@ -116,15 +124,15 @@ fn writable(directory: &Path) -> Result<(), Failure> {
 }
 
 async fn phases(
-    invocation: &Invocation,
+    invocation: &mut Invocation,
     arguments: &Run,
     manifest: Option<Manifest>,
     tags: &[String],
     time_limit: TimeLimit,
     stop: CancellationToken,
 ) -> Outcome {
-    let events = &invocation.events;
-    let mut effective = invocation.configuration(&arguments.context, false)?;
+    let events = invocation.events.clone();
+    let mut effective = invocation.configuration(&arguments.context, arguments.target.as_deref(), false)?;
     let idle = [
         (arguments.data_config.is_some(), "--data-config"),
         (arguments.force_mirror_local.is_some(), "--force-mirror-local"),
@@ -138,15 +146,18 @@ async fn phases(
     let mut checked_keys = false;
     let (target, works) = match manifest {
         Some(manifest) => {
-            effective = manifest.merged_under(&effective).map_err(|error| Failure::new(Exit::Arguments, &error))?;
-            let target = choose(invocation, arguments, &effective).await?;
-            (target, from_manifest(&manifest))
+            effective = merged(&manifest, &effective)?;
+            let target = choose_for(invocation, arguments, &effective).await?;
+            let works = from_manifest(&manifest);
+            settle(invocation, &mut effective, &target, Some(&manifest), &cards_of(&works))?;
+            (target, works)
         }
         None => {
-            let target = choose(invocation, arguments, &effective).await?;
+            let target = choose_for(invocation, arguments, &effective).await?;
             let image = effective.text("MAD_CONTAINER_IMAGE").map(str::to_owned);
             let unknown = if image.is_some() { Exit::Run } else { Exit::Build };
             let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
+            settle(invocation, &mut effective, &target, None, &cards)?;
             let works = match image {
                 _ if !target.runs_images(effective.value()) => {
                     cards.into_iter().map(|card| Work { card, image: None }).collect()
@@ -165,8 +176,9 @@ async fn phases(
                     if arguments.dry_run {
                         planned.print(arguments.common.format);
                         print_plans(&plans, arguments.common.format);
-                        return Ok(exit_code(&plans, false));
+                        return Ok(if planned.is_refused() { Exit::Refused } else { planned_exit(&plans) });
                     }
+                    planned.allowed()?;
                     let manifest = invocation::absolute(&invocation.setup.output, &arguments.manifest_output);
                     let request =
                         build::Request { options: &options, manifest: &manifest, format: arguments.common.format };
@@ -183,42 +195,141 @@ async fn phases(
         }
     };
     if !checked_keys {
-        let cards: Vec<Card> = works.iter().map(|work| work.card.clone()).collect();
+        let cards = cards_of(&works);
         let checked = invocation.check_keys(&mut effective, &cards, arguments.context.strict);
         signals::unless_stopped(&stop, checked).await?;
     }
 
     let options = options(invocation, arguments, time_limit)?;
-    let place = place(invocation, &effective, events.clone(), &stop);
+    if !target.has("local") {
+        // What is handed to a queue fails hours later, or not at all.
+        check(invocation, &effective, &target, works.clone(), &options, &stop).await?;
+    }
     if works.is_empty() {
         events.say(Gravity::Warning, "", "there is nothing to run: the manifest has no images");
     }
-    invocation.record("run", "running", description(&effective, &target, &works));
-    let first_row = performance::row_count(&options.output);
-    let report = run::run(&place, &target, works.clone(), &options).await.map_err(|error| of_run(&error))?;
+    let members = description(&effective, &target, &works);
     if arguments.dry_run {
+        let place = place(invocation, &effective, events, &stop);
+        let report = run::run(&place, &target, works, &options).await.map_err(|error| of_run(&error))?;
         print_plans(&report, arguments.common.format);
-        return Ok(exit_code(&report, false));
+        return Ok(planned_exit(&report));
     }
-    let summary = summary(&report, first_row, performance::row_count(&options.output));
-    let mut members = description(&effective, &target, &works);
-    members.insert("summary".to_owned(), summary.clone());
-    invocation.record("run", if report.interrupted { "interrupted" } else { "ended" }, members);
-    print_results(&report, arguments.common.format, &summary);
-    if arguments.common.format == Format::Text {
-        performance::print(&options.output, first_row);
-        println!("run {}: {}", invocation.directory.id().as_str(), invocation.directory.path().display());
+    let record = RunRecord {
+        v: resume::VERSION,
+        run: invocation.directory.id().as_str().to_owned(),
+        detached: arguments.detach,
+        detaches_when_interrupted: arguments.on_interrupt == OnInterrupt::Detach,
+        target: target_record(&target),
+        tree: invocation.setup.tree.clone(),
+        output: invocation.setup.output.clone(),
+        results: invocation.setup.results.clone(),
+        first_row: performance::row_count(&options.output),
+        options,
+        worker: run::is_worker(&invocation.setup.environment),
+        config: effective.value().clone(),
+        build_failed,
+        build_summary,
+        summary_output: arguments.summary_output.clone(),
+        jobs: Vec::new(),
+    };
+    let order = background::Order {
+        record,
+        works,
+        said: effective.said(),
+        presets: effective.preset(),
+        plugins: arguments.common.plugins.clone(),
+        policies: arguments
+            .common
+            .policies
+            .iter()
+            .map(|file| invocation::absolute(&invocation.setup.output, file))
+            .collect(),
+        verbose: arguments.common.verbose,
+        json: arguments.common.format == Format::Json,
+    };
+    // On this machine jobs share devices and wait for each other, so somebody has to stay.
+    if arguments.detach && target.has("local") {
+        invocation.record("run", "detached", members);
+        return background::hand_over(invocation, &order, &stop).await;
     }
-    if let Some(path) = &arguments.summary_output {
-        let whole = if build_summary.is_null() {
-            summary
-        } else {
-            let success = !build_failed && exit_code(&report, build_failed) == Exit::Success;
-            json!({"build_phase": build_summary, "run_phase": summary, "overall_success": success})
-        };
-        invocation::write_json(&invocation::absolute(&invocation.setup.output, path), &whole)?;
+    let manner = Manner {
+        detached: arguments.detach,
+        watches: !arguments.detach,
+        leaves: arguments.detach || arguments.on_interrupt == OnInterrupt::Detach,
+        patient: false,
+    };
+    attend(invocation, order, &target, Attending { manner, stop, progress: Arc::default(), members }).await
+}
+
+/// How a run is attended by this process.
+pub(super) struct Attending {
+    /// In which manner.
+    pub(super) manner: Manner,
+    /// Fires when the user wants to stop.
+    pub(super) stop: CancellationToken,
+    /// How far launching is.
+    pub(super) progress: Arc<Progress>,
+    /// What `run.json` says of the run.
+    pub(super) members: Map<String, Value>,
+}
+
+/// Runs the jobs, as long as this process attends them.
+pub(super) async fn attend(
+    invocation: &Invocation,
+    order: background::Order,
+    target: &Chosen,
+    attending: Attending,
+) -> Outcome {
+    let background::Order { record, works, said, presets, json, .. } = order;
+    let format = if json { Format::Json } else { Format::Text };
+    let Attending { manner, stop, progress, members } = attending;
+    invocation.record("run", "running", members);
+    let records = Arc::new(Records::new(invocation.directory.clone(), invocation.redactor(), record.clone()));
+    let place = Place {
+        plugins: invocation.setup.plugins.clone(),
+        context: invocation.context.clone(),
+        directory: invocation.directory.clone(),
+        config: Arc::new(record.config.clone()),
+        said: Arc::new(said),
+        presets: Arc::new(presets),
+        events: invocation.events.clone(),
+        stop,
+        manner,
+        records: Some(records.clone()),
+        progress,
+    };
+    let report = run::run(&place, target, works, &record.options).await.map_err(|error| of_run(&error))?;
+    let jobs: Vec<Recorded> = report.jobs.iter().map(Recorded::of).collect();
+    if report.left.is_empty() {
+        let done = if report.interrupted { Done::Interrupted } else { Done::Ended };
+        return outcome::conclude(invocation, &records.run(), &jobs, done, format, Map::new());
     }
-    Ok(exit_code(&report, build_failed))
+    invocation.record("run", "detached", Map::new());
+    outcome::say_left(&record, &report.left, &report.unlaunched, format);
+    let done = if report.interrupted { Done::Interrupted } else { Done::Ended };
+    Ok(outcome::exit_code(&jobs, done, record.build_failed))
+}
+
+fn target_record(target: &Chosen) -> TargetRecord {
+    let identity = &target.plugin.loaded().identity;
+    TargetRecord {
+        plugin: identity.name.clone(),
+        digest: identity.digest.clone(),
+        deployment_type: target.info.deployment_type.clone(),
+        default_launcher: target.info.default_launcher.clone(),
+        features: target.info.features.clone(),
+    }
+}
+
+/// The exit code of a dry run.
+fn planned_exit(report: &RunReport) -> Exit {
+    if report.plans.iter().any(|plan| !plan.refusals.is_empty()) {
+        return Exit::Refused;
+    }
+    let jobs: Vec<Recorded> = report.jobs.iter().map(Recorded::of).collect();
+    let done = if report.interrupted { Done::Interrupted } else { Done::Ended };
+    outcome::exit_code(&jobs, done, false)
 }
 
 fn given_image(card: Card, reference: &str) -> Work {
@@ -233,7 +344,7 @@ fn given_image(card: Card, reference: &str) -> Work {
     Work { card, image: Some(image) }
 }
 
-fn from_manifest(manifest: &Manifest) -> Vec<Work> {
+pub(super) fn from_manifest(manifest: &Manifest) -> Vec<Work> {
     manifest.images().map(|image| Work { card: card_of(&image), image: Some(Image::of_manifest(&image)) }).collect()
 }
 
@@ -250,8 +361,41 @@ fn card_of(image: &ManifestImage<'_>) -> Card {
     card
 }
 
+pub(super) fn cards_of(works: &[Work]) -> Vec<Card> {
+    works.iter().map(|work| work.card.clone()).collect()
+}
+
+/// A manifest under what this invocation was given.
+pub(super) fn merged(manifest: &Manifest, effective: &Effective) -> Result<Effective, Failure> {
+    manifest.merged_under(effective).map_err(|error| of_merging(&error))
+}
+
+fn of_merging(error: &MergeError) -> Failure {
+    match error {
+        MergeError::Config(error) => invocation::of_configuration(error),
+        MergeError::Layout(error) => Failure::new(Exit::Arguments, error),
+    }
+}
+
+/// The rest of the configuration, now that the target is known: what a manifest says about a machine that is not this one,
+/// and the presets.
+pub(super) fn settle(
+    invocation: &Invocation,
+    effective: &mut Effective,
+    target: &Chosen,
+    manifest: Option<&Manifest>,
+    cards: &[Card],
+) -> Result<(), Failure> {
+    if let Some(manifest) = manifest.filter(|_| !target.has("local")) {
+        manifest.describe_elsewhere(effective).map_err(|error| of_merging(&error))?;
+    }
+    let provides = &target.plugin.loaded().manifest.provides;
+    let name = provides.first().map_or_else(|| target.plugin.name(), String::as_str).to_owned();
+    invocation.apply_presets(effective, &name, cards)
+}
+
 /// What a run's own build needs to be chosen: this machine's vendor first, then the defaults of builds.
-async fn build_defaults(invocation: &Invocation, effective: &mut Effective) -> Result<(), Failure> {
+pub(super) async fn build_defaults(invocation: &Invocation, effective: &mut Effective) -> Result<(), Failure> {
     let detected = run::detect(&invocation.setup.plugins, &invocation.session(), effective.value(), &invocation.events)
         .await
         .map_err(|error| Failure::of_plugin(Exit::Run, &error))?;
@@ -284,8 +428,16 @@ async fn check(
     stop: &CancellationToken,
 ) -> Result<RunReport, Failure> {
     let place = place(invocation, effective, Stream::default(), stop);
+    let asked_for = options.dry_run;
+    let cannot = |error| Failure::new(Exit::Failure, format!("cannot write the run's directory: {error}"));
+    let (_scratch, place) = place.aside().map_err(cannot)?;
     let options = RunOptions { dry_run: true, jobs: 1, ..options.clone() };
     let report = run::run(&place, target, works, &options).await.map_err(|error| of_run(&error))?;
+    if let (false, Some((model, denial))) =
+        (asked_for, report.plans.iter().find_map(|plan| Some((&plan.model, &plan.refusals.first()?.denial))))
+    {
+        return Err(Failure::new(Exit::Refused, format!("{model}: {}", denial.message)).hint(denial.remedy.as_str()));
+    }
     match report.jobs.iter().find(|job| job.unplannable) {
         None => Ok(report),
         Some(job) => {
@@ -302,25 +454,31 @@ fn place(invocation: &Invocation, effective: &Effective, events: Stream, stop: &
         context: invocation.context.clone(),
         directory: invocation.directory.clone(),
         config: Arc::new(effective.value().clone()),
+        said: Arc::new(effective.said()),
+        presets: Arc::new(effective.preset()),
         events,
         stop: stop.clone(),
+        manner: Manner::ATTACHED,
+        records: None,
+        progress: Arc::default(),
     }
 }
 
-fn of_run(error: &run::RunError) -> Failure {
+pub(super) fn of_run(error: &run::RunError) -> Failure {
     match error {
         run::RunError::Plugin(error) => Failure::of_plugin(Exit::Run, error),
+        run::RunError::Refused { remedy, .. } => Failure::new(Exit::Refused, error).hint(remedy),
         _ => Failure::new(Exit::Run, error),
     }
 }
 
 /// The target: by option, by the configuration, or the default.
-async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective) -> Result<Chosen, Failure> {
+pub(super) async fn choose(invocation: &Invocation, effective: &Effective) -> Result<Chosen, Failure> {
     let plugins = &invocation.setup.plugins;
     let configured =
         effective.chosen_target().map_err(|error| invocation::of_configuration(&error))?.map(|chosen| chosen.target);
     without_target(invocation, effective)?;
-    let name = arguments.target.clone().or(configured).unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
+    let name = configured.unwrap_or_else(|| DEFAULT_TARGET.trim().to_owned());
     let plugin = plugins
         .providing(Kind::Target, &name)
         .map_err(|error| Failure::of_plugin(Exit::Run, &error))?
@@ -330,6 +488,21 @@ async fn choose(invocation: &Invocation, arguments: &Run, effective: &Effective)
                 .hint(format!("the targets are {}", crate::config::nearest::listed(&known, "and")))
         })?;
     Chosen::new(plugin, &invocation.session()).await.map_err(|error| Failure::of_plugin(Exit::Run, &error))
+}
+
+/// The same for jobs that may have to outlive this command.
+async fn choose_for(invocation: &Invocation, arguments: &Run, effective: &Effective) -> Result<Chosen, Failure> {
+    let target = choose(invocation, effective).await?;
+    let detaches =
+        [(arguments.detach, "--detach"), (arguments.on_interrupt == OnInterrupt::Detach, "--on-interrupt detach")];
+    match detaches.into_iter().find(|(asked, _)| *asked && !target.has("detach")) {
+        None => Ok(target),
+        Some((_, option)) => Err(Failure::new(
+            Exit::Arguments,
+            format!("`{option}`: jobs of `{}` cannot outlive this command", target.plugin.name()),
+        )
+        .hint("leave the option out, or choose a target that can by `--target`")),
+    }
 }
 
 /// A section for a target that no plugin provides must not end as a run somewhere else.
@@ -395,8 +568,10 @@ fn read_json(path: &Path) -> Result<Value, Failure> {
 }
 
 fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<String, Value> {
-    let origins: Map<String, Value> =
-        effective.leaves().map(|(path, _, origin)| (path.to_string(), Value::String(origin.to_string()))).collect();
+    let origins: Map<String, Value> = effective
+        .leaves()
+        .map(|(path, _, origin)| (path.to_string(), Value::String(effective.source(path, origin))))
+        .collect();
     let mut members = Map::new();
     members.insert("target".to_owned(), json!(target.plugin.name()));
     members.insert("models".to_owned(), works.iter().map(|work| work.card.name.clone()).collect());
@@ -405,90 +580,20 @@ fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<St
     members
 }
 
-fn summary(report: &RunReport, first_row: usize, rows: usize) -> Value {
-    let (failed, fine): (Vec<&JobReport>, Vec<&JobReport>) =
-        report.jobs.iter().partition(|job| matches!(job.judged.verdict, Verdict::Failure(_)));
-    let successful: Vec<Value> = fine
-        .iter()
-        .map(|job| {
-            json!({
-                "model": job.model,
-                "image": job.image,
-                "status": job.judged.verdict.status(),
-                "performance": job.judged.performance,
-                "duration": job.judged.duration,
-            })
-        })
-        .collect();
-    let failures: Vec<Value> = failed
-        .iter()
-        .map(|job| json!({"model": job.model, "image": job.image, "status": "FAILURE", "error": job.judged.reason}))
-        .collect();
-    json!({
-        "successful_runs": successful,
-        "failed_runs": failures,
-        "total_runs": report.jobs.len(),
-        "session_start_row": first_row,
-        "session_row_count": rows.saturating_sub(first_row),
-    })
-}
-
-fn exit_code(report: &RunReport, build_failed: bool) -> Exit {
-    let failed = report.jobs.iter().any(|job| matches!(job.judged.verdict, Verdict::Failure(_)));
-    if report.interrupted {
-        Exit::Interrupted
-    } else if report.jobs.iter().any(|job| job.refused) {
-        Exit::Refused
-    } else if failed {
-        Exit::Run
-    } else if build_failed {
-        Exit::Build
-    } else {
-        Exit::Success
-    }
-}
-
-fn print_results(report: &RunReport, format: Format, summary: &Value) {
-    if format == Format::Json {
-        println!("{summary:#}");
-        return;
-    }
-    let palette = style::Palette::of_stdout();
-    let rows: Vec<Vec<String>> = report
-        .jobs
-        .iter()
-        .enumerate()
-        .map(|(index, job)| {
-            let status = match &job.judged.verdict {
-                Verdict::Success => palette.good("✅ Success"),
-                Verdict::Failure(_) => palette.bad("❌ Failed"),
-                Verdict::Skipped => palette.warn("⚠️  SKIPPED"),
-            };
-            let result = job.judged.reason.clone().or_else(|| job.judged.performance.clone()).unwrap_or_default();
-            let seconds = job.judged.duration.map(|seconds| render::duration(&seconds.to_string())).unwrap_or_default();
-            vec![
-                (index + 1).to_string(),
-                status,
-                job.model.clone(),
-                seconds,
-                crate::capability::events::printable(&result),
-            ]
-        })
-        .collect();
-    table::print("⚡ Execution Results", &["Index", "Status", "Model", "Duration", "Result"], &rows);
-}
-
 fn print_plans(report: &RunReport, format: Format) {
     if format == Format::Json {
-        let plans: Value =
-            report.plans.iter().map(|(model, plan)| json!({"model": model, "plan": plan_json(plan)})).collect();
+        let plans: Value = report
+            .plans
+            .iter()
+            .map(|planned| json!({"model": planned.model, "plan": plan_json(&planned.plan, &planned.refusals)}))
+            .collect();
         println!("{plans:#}");
         return;
     }
     let palette = style::Palette::of_stdout();
-    for (model, plan) in &report.plans {
+    for run::Planned { model, plan, refusals } in &report.plans {
         println!("{}", palette.strong(&format!("plan of {model}")));
-        build::print_plan(plan);
+        build::print_plan(plan, refusals);
     }
     for job in &report.jobs {
         println!("{}: {}", job.model, job.judged.reason.as_deref().unwrap_or_default());
@@ -496,7 +601,11 @@ fn print_plans(report: &RunReport, format: Format) {
 }
 
 /// A plan as machine-readable output has it.
-pub(super) fn plan_json(plan: &maddock_bindings::api::types::WorkPlan) -> Value {
+pub(super) fn plan_json(plan: &maddock_bindings::api::types::WorkPlan, refusals: &[Refusal]) -> Value {
+    let refusals: Vec<Value> = refusals
+        .iter()
+        .map(|Refusal { step, denial }| json!({"step": step, "message": denial.message, "rule": &*denial.rule, "remedy": denial.remedy}))
+        .collect();
     let entries = |entries: &[maddock_bindings::api::types::Entry]| -> Value {
         entries.iter().map(|entry| json!({"name": entry.name, "value": entry.value})).collect()
     };
@@ -504,5 +613,6 @@ pub(super) fn plan_json(plan: &maddock_bindings::api::types::WorkPlan) -> Value 
         "steps": plan.steps.iter().map(|step| json!({"summary": step.summary, "call": step.call, "scope": entries(&step.scope)})).collect::<Vec<_>>(),
         "artefacts": plan.artefacts.iter().map(|a| json!({"name": a.name, "media_type": a.media_type, "content": a.content})).collect::<Vec<_>>(),
         "warnings": plan.warnings,
+        "refused": refusals,
     })
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::args::Common;
 use super::exit::Exit;
 use super::failure::Failure;
-use crate::capability::Queue;
 use crate::capability::docker::Connection;
-use crate::capability::policy::{Policy, Roots};
+use crate::capability::policy::{Homes, Policy, PolicyError, Roots};
+use crate::capability::process::Lifelines;
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
+use crate::capability::{Clusters, Queue};
 use crate::plugin::catalog::Catalog;
 use crate::plugin::{Environment, Plugins, RunContext, Session};
 
@@ -27,6 +28,8 @@ pub struct Setup {
     pub environment: Environment,
     /// Catalogue and engine.
     pub plugins: Arc<Plugins>,
+    /// Policy files of the command line.
+    pub policies: Vec<PathBuf>,
 }
 
 impl Setup {
@@ -47,16 +50,29 @@ impl Setup {
             Failure::new(Exit::Failure, format!("cannot read the model tree `{}`: {error}", wanted.display()))
                 .hint("name it by `--model-dir DIR` or the variable MODEL_DIR")
         })?;
+        Self::with([tree, output, PathBuf::new()], &common.plugins, &common.policies)
+    }
+
+    /// The same for directories that are known: tree, working directory, results; with the plugins and policies that the
+    /// command line names.
+    ///
+    /// # Errors
+    /// A plugin is not there.
+    pub fn with(
+        [tree, output, results]: [PathBuf; 3],
+        plugins: &[PathBuf],
+        policies: &[PathBuf],
+    ) -> Result<Self, Failure> {
         let environment = Environment::of_process();
-        let catalog = Catalog::new(&common.plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        let catalog = Catalog::new(plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
         let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
-        Ok(Self { tree, output, results: PathBuf::new(), environment, plugins: Arc::new(plugins) })
+        Ok(Self { tree, output, results, environment, plugins: Arc::new(plugins), policies: policies.to_vec() })
     }
 
     /// The context of an invocation that is no run: no directory of its own, no trace.
     ///
     /// # Errors
-    /// The shipped policy cannot be read.
+    /// A policy file cannot be used.
     pub fn context(&self) -> Result<Arc<RunContext>, Failure> {
         self.context_in(String::new(), Path::new(""), Trace::none(), SecretStore::default())
     }
@@ -64,7 +80,7 @@ impl Setup {
     /// The context of a run.
     ///
     /// # Errors
-    /// The shipped policy cannot be read.
+    /// A policy file cannot be used.
     pub fn context_in(
         &self,
         run_id: String,
@@ -78,7 +94,7 @@ impl Setup {
             output: self.output.clone(),
             results: self.results.clone(),
         };
-        let policy = Policy::shipped(roots.clone()).map_err(|error| Failure::new(Exit::Failure, error))?;
+        let policy = self.policy(roots.clone())?;
         Ok(Arc::new(RunContext {
             run_id,
             roots,
@@ -86,16 +102,26 @@ impl Setup {
             secrets,
             docker: Connection::default(),
             queue: Queue::default(),
+            clusters: Clusters::default(),
             policy: Arc::new(policy),
             trace,
-            detached: false,
+            lifelines: Lifelines::default(),
         }))
+    }
+
+    /// Every layer of policy that there is.
+    ///
+    /// # Errors
+    /// A file that is malformed (exit 4), or that others could have written (exit 5).
+    pub fn policy(&self, roots: Roots) -> Result<Policy, Failure> {
+        let homes = Homes::of(&self.environment, &self.output);
+        Policy::load(roots, homes, &self.policies).map_err(|error| of_policy(&error))
     }
 
     /// A session of an invocation that is no run.
     ///
     /// # Errors
-    /// The shipped policy cannot be read.
+    /// A policy file cannot be used.
     pub fn session(&self) -> Result<Session, Failure> {
         Ok(Session::quiet(self.context()?))
     }
@@ -133,4 +159,14 @@ impl Setup {
         }
         secrets
     }
+}
+
+/// A policy that cannot be used: nothing is done without it.
+#[must_use]
+pub fn of_policy(error: &PolicyError) -> Failure {
+    let exit = match error {
+        PolicyError::Malformed { .. } => Exit::Arguments,
+        PolicyError::Untrusted { .. } => Exit::Refused,
+    };
+    Failure::new(exit, error).maybe_hint(error.hint())
 }

@@ -6,11 +6,31 @@ use tokio_util::sync::CancellationToken;
 use super::exit::Exit;
 use super::failure::Failure;
 
-/// A token that fires at the first signal.
+/// A token that fires at the first signal, for those who clean up then.
 ///
 /// # Errors
 /// The signals cannot be listened to.
 pub fn stop_token() -> std::io::Result<CancellationToken> {
+    token_saying("stopping; again to stop without cleaning up")
+}
+
+/// The same for those who leave what goes on to itself.
+///
+/// # Errors
+/// The signals cannot be listened to.
+pub fn leave_token() -> std::io::Result<CancellationToken> {
+    token_saying("leaving; the jobs go on")
+}
+
+/// The same for those who only look.
+///
+/// # Errors
+/// The signals cannot be listened to.
+pub fn quiet_token() -> std::io::Result<CancellationToken> {
+    token_saying("")
+}
+
+fn token_saying(text: &'static str) -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -28,7 +48,9 @@ pub fn stop_token() -> std::io::Result<CancellationToken> {
                 std::process::exit(Exit::Interrupted as i32);
             }
             once = true;
-            eprintln!("stopping; again to stop without cleaning up");
+            if !text.is_empty() {
+                eprintln!("{text}");
+            }
             fired.cancel();
         }
     });

@@ -18,7 +18,8 @@ pub fn print(title: &str, header: &[&str], rows: &[Vec<String>]) {
 }
 
 /// Columns whose text may wrap; the others are as wide as what they hold.
-const FLEXIBLE: [&str; 7] = ["Model", "Image", "Metric", "Result", "Details", "Requests", "Name"];
+const FLEXIBLE: [&str; 10] =
+    ["Model", "Image", "Metric", "Result", "Details", "Requests", "Name", "Key", "Value", "Origin"];
 
 /// A table of at most `width` columns; long texts wrap in the columns that are made for it.
 #[must_use]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{render, style};
-use crate::capability::events::printable;
+use crate::capability::events::{printable, printable_lines};
 use crate::pipeline::event::{Event, Gravity, Listener};
 
 /// Prints events.
@@ -90,7 +90,7 @@ impl Listener for Terminal {
             Event::JobStarted { job, model, .. } => self.begin(job, format!("running {model}")),
             Event::JobState { job, phase, reason } => {
                 let text =
-                    if reason.is_empty() { (*phase).to_owned() } else { format!("{phase} ({})", printable(reason)) };
+                    if reason.is_empty() { phase.to_string() } else { format!("{phase} ({})", printable(reason)) };
                 self.update(job, &text);
             }
             Event::Progress { of, activity, done, total } => {
@@ -105,7 +105,7 @@ impl Listener for Terminal {
                     .map(|seconds| format!(" in {}", render::duration(&seconds.to_string())))
                     .unwrap_or_default();
                 let because = reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
-                let word = if *status == "FAILURE" { palette.bad(status) } else { palette.good(status) };
+                let word = if status == "FAILURE" { palette.bad(status) } else { palette.good(status) };
                 self.end(job, &format!("{word} {model}{time}{because}"));
             }
             Event::Output { bytes, .. } if self.live_output => {
@@ -115,7 +115,7 @@ impl Listener for Terminal {
             }
             Event::Message { gravity, about, text } => {
                 let about = if about.is_empty() { String::new() } else { format!("{about}: ") };
-                let text = printable(text);
+                let text = printable_lines(text);
                 match gravity {
                     Gravity::Debug if !self.verbose => {}
                     Gravity::Debug | Gravity::Info => self.line(&format!("{about}{text}")),
@@ -123,7 +123,11 @@ impl Listener for Terminal {
                     Gravity::Error => self.line(&format!("{}: {about}{text}", palette.bad("error"))),
                 }
             }
-            Event::Output { .. } | Event::RunStarted { .. } | Event::RunEnded { .. } => {}
+            Event::Output { .. }
+            | Event::RunStarted { .. }
+            | Event::RunLeft { .. }
+            | Event::RunResumed { .. }
+            | Event::RunEnded { .. } => {}
         }
     }
 }

@@ -6,7 +6,7 @@
 //! appear as references.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -15,7 +15,8 @@ use super::error::{ConfigError, ConfigErrorKind, Place};
 use super::literal::{self, LiteralError, Located};
 use super::origin::Origin;
 use super::path::KeyPath;
-use super::schema::{DEPLOY, Places, Schema, TargetKeys, Unknown, find_target, look_up};
+use super::presets::{PRESETS, absolute, without_comments};
+use super::schema::{DEPLOY, Places, Schema, TargetKeys, Unknown, find_target, is_comment, look_up, put};
 use super::secret::{SecretReference, is_secret_name};
 
 const DEFAULTS: &str = include_str!("../../../presets/defaults.json");
@@ -37,6 +38,12 @@ pub struct Inputs<'a> {
     pub known_keys: Option<BTreeSet<String>>,
     /// Further allowed values that plugins bring, by key.
     pub allowed: BTreeMap<String, Vec<String>>,
+    /// The target that an option names: it counts more than the configuration's.
+    pub target: Option<&'a str>,
+    /// Presets that options name, added to those of the configuration.
+    pub presets: &'a [String],
+    /// Where relative paths of presets begin.
+    pub directory: PathBuf,
     /// Unknown keys are errors.
     pub strict: bool,
     /// Add what a build needs to be chosen. A run looks at the machine first.
@@ -114,6 +121,8 @@ impl Effective {
         let file = inputs.file.map(read_file).transpose()?;
         let text = inputs.text.filter(|text| !text.trim().is_empty()).map(read_text).transpose()?;
         effective.add_given(inputs.file, file, text)?;
+        effective.choose(inputs.target)?;
+        effective.name_presets(inputs);
         effective.chosen_target()?;
         if let Some(known) = &inputs.known_keys {
             effective.check_keys(known, inputs.strict)?;
@@ -125,6 +134,8 @@ impl Effective {
         let mut text = text.unwrap_or_default();
         let mut file = file.unwrap_or_default();
         for layer in [&mut file, &mut text] {
+            layer.value.retain(|key, _| !is_comment(key));
+            layer.value.values_mut().for_each(without_comments);
             let warnings = self.schema.canonical(&mut layer.value, &mut layer.places, &self.targets);
             self.warnings.extend(warnings);
         }
@@ -141,6 +152,51 @@ impl Effective {
         }
         self.overlay(Value::Object(text.value), Origin::CommandLine);
         Ok(())
+    }
+
+    /// The target of an option counts: what is said of others is not for this job.
+    fn choose(&mut self, target: Option<&str>) -> Result<(), ConfigError> {
+        let Some(name) = target else { return Ok(()) };
+        let chosen = find_target(name, &self.targets)?.name().to_owned();
+        let others: Vec<String> = self.targets.iter().map(|target| target.name().to_owned()).collect();
+        for other in others.into_iter().filter(|other| *other != chosen) {
+            if self.get([other.as_str()]).is_none() {
+                continue;
+            }
+            self.warn(format!("the section `{other}` is left out: the target is `{chosen}`"));
+            self.remove([other.as_str()]);
+        }
+        let named =
+            self.text(DEPLOY).filter(|named| find_target(named, &self.targets).is_ok_and(|it| it.name() != chosen));
+        if let Some(named) = named.map(str::to_owned) {
+            self.warn(format!("`{DEPLOY}` says `{named}`, and the target is `{chosen}`"));
+        }
+        self.remove(DEPLOY);
+        self.overlay(serde_json::json!({ DEPLOY: chosen }), Origin::CommandLine);
+        Ok(())
+    }
+
+    /// Presets of options come after those of the configuration. Paths become absolute, so that a manifest finds them.
+    fn name_presets(&mut self, inputs: &Inputs<'_>) {
+        let mut names: Vec<String> = match self.get(PRESETS) {
+            Some(Value::String(one)) => vec![one.clone()],
+            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        if names.is_empty() && inputs.presets.is_empty() {
+            return;
+        }
+        let origin = if inputs.presets.is_empty() { self.origin(PRESETS) } else { None };
+        names.extend(inputs.presets.iter().cloned());
+        let names: Vec<String> = names.iter().map(|name| absolute(name, &inputs.directory)).collect();
+        self.remove(PRESETS);
+        self.overlay(serde_json::json!({ PRESETS: names }), origin.unwrap_or(Origin::CommandLine));
+    }
+
+    /// The names that a target answers to, the one that counts first.
+    #[must_use]
+    pub fn target_names(&self, target: &str) -> Vec<String> {
+        find_target(target, &self.targets).map_or_else(|_| vec![target.to_owned()], |keys| keys.0.clone())
     }
 
     /// Adds what a build needs to be chosen, where nothing else says it.
@@ -178,6 +234,44 @@ impl Effective {
         let mut inside = self.origins_in(&path).map(|(_, origin)| origin);
         let first = inside.next()?;
         inside.all(|origin| origin == first).then(|| first.clone())
+    }
+
+    /// Where a key stands in the file or text that was given: its own place, or that of what it lies in.
+    #[must_use]
+    pub fn place(&self, path: &KeyPath) -> Option<&Place> {
+        let keys = path.keys();
+        (1..=keys.len()).rev().find_map(|length| self.places.get(&KeyPath::from(keys.get(..length)?)))
+    }
+
+    /// Where a leaf came from, with the line where that is known.
+    #[must_use]
+    pub fn source(&self, path: &KeyPath, origin: &Origin) -> String {
+        match (origin, self.place(path)) {
+            (Origin::File { path: file }, Some(place)) if place.file.as_deref() == Some(file) => {
+                format!("{origin}:{}", place.line)
+            }
+            _ => origin.to_string(),
+        }
+    }
+
+    /// What somebody said or a machine told: everything but presets.
+    #[must_use]
+    pub fn said(&self) -> Value {
+        self.part(|origin| !origin.is_preset())
+    }
+
+    /// What only presets say.
+    #[must_use]
+    pub fn preset(&self) -> Value {
+        self.part(Origin::is_preset)
+    }
+
+    fn part(&self, wanted: impl Fn(&Origin) -> bool) -> Value {
+        let mut part = Map::new();
+        for (path, value, _) in self.leaves().filter(|(_, _, origin)| wanted(origin)) {
+            put(&mut part, path, value.clone());
+        }
+        Value::Object(part)
     }
 
     /// Every leaf with its origin. Lists, secret references and empty objects are leaves.
@@ -247,6 +341,8 @@ impl Effective {
     /// # Errors
     /// A value does not fit its key.
     pub fn admit(&mut self, value: &mut Map<String, Value>, file: &Path) -> Result<(), ConfigError> {
+        value.retain(|key, _| !is_comment(key));
+        value.values_mut().for_each(without_comments);
         for warning in self.schema.canonical(value, &mut Places::new(), &self.targets) {
             self.warn(format!("{}: {warning}", file.display()));
         }

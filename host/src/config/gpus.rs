@@ -1,6 +1,6 @@
 //! How many accelerators a job gets, and which.
 //!
-//! The count has five names and four places (configuration, target sections, model card, one). The selection is made from
+//! The count has five names and five places (configuration, target sections, model card, presets, one). The selection is made from
 //! a list such as `0,2-4,7` and what the machine has. Nothing here looks at the machine.
 
 use serde_json::Value;
@@ -9,6 +9,13 @@ use super::error::{ConfigError, ConfigErrorKind};
 
 /// The names of the count, first one first.
 const FIELDS: [&str; 5] = ["gpus_per_node", "gpu_count", "n_gpus", "num_gpus", "ngpus"];
+
+/// The name that speaks of a whole node.
+const NODE: &str = "gpus_per_node";
+
+/// The key of the vendor, and its value where there is none.
+pub const VENDOR: &str = "gpu_vendor";
+const NO_VENDOR: &str = "NONE";
 
 /// The key of the list of devices.
 const DEVICES: &str = "docker_gpus";
@@ -25,24 +32,6 @@ pub enum Count {
     Exactly(u32),
 }
 
-impl Count {
-    /// The number to ask a cluster for.
-    ///
-    /// # Errors
-    /// "All" means nothing where no machine is chosen yet.
-    pub fn on_cluster(self) -> Result<u32, ConfigError> {
-        match self {
-            Self::Exactly(count) => Ok(count),
-            Self::All => Err(ConfigError::new(
-                ConfigErrorKind::Invalid,
-                "a number of GPUs of -1 (all of them) has no meaning on a cluster",
-            )
-            .on_key("n_gpus")
-            .hint("write how many each node should have, such as `\"gpus_per_node\": 8`")),
-        }
-    }
-}
-
 /// A count and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
@@ -50,40 +39,113 @@ pub struct Resolved {
     pub count: Count,
     /// Where it stood, such as `model.n_gpus`; `default` where nobody said.
     pub source: String,
+    /// How many a whole node has, where a section or a preset says so, and where.
+    pub node: Option<(u32, String)>,
     /// Values that are no numbers and were passed over.
     pub warnings: Vec<String>,
 }
 
-/// Finds the count: the configuration, its `deployment_config`, then the sections in the order given, then the model card,
-/// then one. In each place the names are tried in their order.
-#[must_use]
-pub fn resolve(config: &Value, sections: &[&str], model: &Value) -> Resolved {
-    let mut warnings = Vec::new();
-    let deployment = config.get("deployment_config");
-    let whole = FIELDS.iter().flat_map(|field| {
-        [(String::new(), Some(config), *field), ("deployment_config.".to_owned(), deployment, *field)]
-    });
-    let in_sections = sections.iter().flat_map(|section| {
-        let of_deployment = deployment.and_then(|deployment| deployment.get(*section));
-        FIELDS.iter().flat_map(move |field| {
-            [
-                (format!("{section}."), config.get(*section), *field),
-                (format!("deployment_config.{section}."), of_deployment, *field),
-            ]
-        })
-    });
-    let in_model = FIELDS.iter().map(|field| ("model.".to_owned(), Some(model), *field));
-    for (prefix, place, field) in whole.chain(in_sections).chain(in_model) {
-        let Some(value) = place.and_then(|place| place.get(field)) else { continue };
-        match read(value) {
-            Read::Count(count) => return Resolved { count, source: format!("{prefix}{field}"), warnings },
-            Read::Nothing => {}
-            Read::Unusable => {
-                warnings.push(format!("`{prefix}{field}` is `{value}`, which is no number of GPUs; it is passed over"))
-            }
+impl Resolved {
+    /// The number to ask a cluster for, and a sentence where "all" became one.
+    ///
+    /// # Errors
+    /// "All" means nothing where no machine is chosen yet and nobody says what a node has.
+    pub fn on_cluster(&self) -> Result<(u32, Option<String>), ConfigError> {
+        match (self.count, &self.node) {
+            (Count::Exactly(count), _) => Ok((count, None)),
+            (Count::All, Some((count, from))) => Ok((
+                *count,
+                Some(format!("`{}` asks for all GPUs: a whole node of {count}, as {from} says", self.source)),
+            )),
+            (Count::All, None) => Err(ConfigError::new(
+                ConfigErrorKind::Invalid,
+                format!("a number of GPUs of -1 (all of them), as `{}` says, has no meaning on a cluster", self.source),
+            )
+            .on_key(&self.source)
+            .hint("write how many each node should have, such as `\"gpus_per_node\": 8`")),
         }
     }
-    Resolved { count: Count::Exactly(1), source: "default".to_owned(), warnings }
+}
+
+/// Whether a configuration says that there are no accelerators.
+#[must_use]
+pub fn without(config: &Value) -> bool {
+    config.get(VENDOR).and_then(Value::as_str).is_some_and(|vendor| vendor.trim().eq_ignore_ascii_case(NO_VENDOR))
+}
+
+/// Finds the count: what the configuration says, its `deployment_config`, then its sections in the order given, then the
+/// model card, then the presets of the sections, then one. In each place the names are tried in their order. Where the
+/// vendor is none, only the configuration itself can ask for some.
+#[must_use]
+pub fn resolve(said: &Value, sections: &[&str], model: &Value, presets: &Value) -> Resolved {
+    let mut warnings = Vec::new();
+    let mut found = None;
+    for (prefix, place, field) in places(said, sections) {
+        found = found.or_else(|| look(place, &prefix, field, &mut warnings));
+    }
+    if found.is_none() && (without(said) || said.get(VENDOR).is_none() && without(presets)) {
+        found = Some((Count::Exactly(0), VENDOR.to_owned()));
+    }
+    for field in FIELDS {
+        found = found.or_else(|| look(Some(model), "model.", field, &mut warnings));
+    }
+    let node = [(said, ""), (presets, "the preset's ")].into_iter().find_map(|(config, whose)| {
+        let mut places = places(config, sections).into_iter().filter(|(_, _, field)| *field == NODE);
+        places.find_map(|(prefix, place, field)| match place.and_then(|place| place.get(field)).map(read) {
+            Some(Read::Count(Count::Exactly(count))) if count > 0 => Some((count, format!("{whose}`{prefix}{field}`"))),
+            _ => None,
+        })
+    });
+    for (prefix, place, field) in places(presets, sections) {
+        found = found.or_else(|| look(place, &format!("preset.{prefix}"), field, &mut warnings));
+    }
+    let (count, source) = found.unwrap_or((Count::Exactly(1), "default".to_owned()));
+    Resolved { count, source, node, warnings }
+}
+
+/// Where a configuration may have the count, in order.
+fn places<'a>(config: &'a Value, sections: &[&str]) -> Vec<(String, Option<&'a Value>, &'static str)> {
+    let deployment = config.get("deployment_config");
+    let mut places = Vec::new();
+    for field in FIELDS {
+        places.push((String::new(), Some(config), field));
+        places.push(("deployment_config.".to_owned(), deployment, field));
+    }
+    for section in sections {
+        let of_deployment = deployment.and_then(|deployment| deployment.get(*section));
+        for field in FIELDS {
+            places.push((format!("{section}."), config.get(*section), field));
+            places.push((format!("deployment_config.{section}."), of_deployment, field));
+        }
+    }
+    places
+}
+
+fn look(place: Option<&Value>, prefix: &str, field: &str, warnings: &mut Vec<String>) -> Option<(Count, String)> {
+    let value = place?.get(field)?;
+    match read(value) {
+        Read::Count(count) => Some((count, format!("{prefix}{field}"))),
+        Read::Nothing => None,
+        Read::Unusable => {
+            warnings.push(format!("`{prefix}{field}` is `{value}`, which is no number of GPUs; it is passed over"));
+            None
+        }
+    }
+}
+
+/// A card that says what all of these say of the count; null where they do not agree.
+#[must_use]
+pub fn common<'a>(models: impl IntoIterator<Item = &'a Value>) -> Value {
+    let mut counts = models.into_iter().map(|model| resolve(&Value::Null, &[], model, &Value::Null));
+    let Some(first) = counts.next().filter(|first| first.source != "default") else { return Value::Null };
+    if counts.any(|other| other.count != first.count) {
+        return Value::Null;
+    }
+    let count = match first.count {
+        Count::All => Value::from(-1),
+        Count::Exactly(count) => Value::from(count),
+    };
+    Value::Object(serde_json::Map::from_iter([(FIELDS[2].to_owned(), count)]))
 }
 
 enum Read {
@@ -189,7 +251,8 @@ mod tests {
     use super::*;
 
     fn found(config: Value, model: Value) -> (Count, String) {
-        let resolved = resolve(&config, &["farm", "cloud"], &model);
+        let presets = json!({"farm": {"gpus_per_node": 8}});
+        let resolved = resolve(&config, &["farm", "cloud"], &model, &presets);
         (resolved.count, resolved.source)
     }
 
@@ -197,7 +260,12 @@ mod tests {
     fn the_contract_s_order_of_precedence_holds() {
         let model = || json!({"n_gpus": "4"});
         let cases = [
-            (json!({}), json!({}), Count::Exactly(1), "default"),
+            (json!({}), json!({}), Count::Exactly(8), "preset.farm.gpus_per_node"),
+            (json!({"gpu_vendor": "none"}), model(), Count::Exactly(0), "gpu_vendor"),
+            (json!({"gpu_vendor": "ACME"}), model(), Count::Exactly(4), "model.n_gpus"),
+            (json!({"farm": {"n_gpus": 0}}), model(), Count::Exactly(0), "farm.n_gpus"),
+            (json!({"farm": {"n_gpus": "many"}}), model(), Count::Exactly(4), "model.n_gpus"),
+            (json!({"gpus_per_node": -1, "cloud": {"gpu_count": 2}}), model(), Count::All, "gpus_per_node"),
             (json!({}), model(), Count::Exactly(4), "model.n_gpus"),
             (json!({}), json!({"n_gpus": "-1"}), Count::All, "model.n_gpus"),
             (json!({"cloud": {"gpu_count": 2}}), model(), Count::Exactly(2), "cloud.gpu_count"),
@@ -221,15 +289,38 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_passed_over_with_a_warning() {
-        let resolved = resolve(&json!({"gpus_per_node": "many", "n_gpus": -7}), &[], &json!({"n_gpus": 2}));
+        let resolved =
+            resolve(&json!({"gpus_per_node": "many", "n_gpus": -7}), &[], &json!({"n_gpus": 2}), &Value::Null);
         assert_eq!(resolved.count, Count::Exactly(2));
         assert_eq!(resolved.warnings.len(), 2, "{:?}", resolved.warnings);
     }
 
     #[test]
-    fn all_has_no_meaning_on_a_cluster() {
-        assert!(Count::All.on_cluster().unwrap_err().hint.unwrap().contains("gpus_per_node"));
-        assert_eq!(Count::Exactly(3).on_cluster().unwrap(), 3);
+    fn all_is_a_whole_node_where_somebody_says_what_one_has_and_nothing_elsewhere() {
+        let all = json!({"n_gpus": "-1"});
+        let ask = |said: Value, presets: Value| resolve(&said, &["farm"], &all, &presets).on_cluster();
+        assert!(ask(json!({}), json!({})).unwrap_err().hint.unwrap().contains("gpus_per_node"));
+        assert!(ask(json!({}), json!({"farm": {"gpu_count": 1}})).is_err(), "a share is no whole node");
+        let (count, said) = ask(json!({}), json!({"farm": {"gpus_per_node": 8}})).unwrap();
+        assert_eq!(count, 8);
+        assert!(said.unwrap().contains("`model.n_gpus` asks for all GPUs: a whole node of 8"));
+        let own = json!({"n_gpus": -1, "farm": {"gpus_per_node": 4}});
+        assert_eq!(ask(own, json!({"farm": {"gpus_per_node": 8}})).unwrap().0, 4);
+        assert_eq!(ask(json!({"farm": {"gpus_per_node": 3}}), json!({})).unwrap(), (3, None));
+    }
+
+    #[test]
+    fn nobody_saying_anything_is_one_and_cards_speak_together_where_they_agree() {
+        assert_eq!(resolve(&json!({}), &[], &json!({}), &json!({})).source, "default");
+        let cards = |counts: &[Value]| {
+            let cards: Vec<Value> = counts.iter().map(|count| json!({"n_gpus": count})).collect();
+            common(&cards)
+        };
+        assert_eq!(cards(&[json!("8"), json!(8)]), json!({"n_gpus": 8}));
+        assert_eq!(cards(&[json!("-1")]), json!({"n_gpus": -1}));
+        assert_eq!(cards(&[json!(8), json!(1)]), Value::Null);
+        assert_eq!(cards(&[json!("")]), Value::Null);
+        assert_eq!(cards(&[]), Value::Null);
     }
 
     #[test]

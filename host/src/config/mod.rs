@@ -1,10 +1,11 @@
 //! What a run is configured with, and where each value came from.
 //!
 //! `literal` reads text, `schema` knows keys and their types (as data, from `presets/`), `effective` lays the layers over
-//! each other and remembers the origin of every leaf. `gpus`, `words` and `tools` turn configured values into what a job
+//! each other and remembers the origin of every leaf, `presets` lays under them what a target's jobs start from. `gpus`, `words` and `tools` turn configured values into what a job
 //! needs. Nothing here acts: the only effect is reading the file that the user named. It must never hold the bytes of a
 //! secret and never name a vendor or a scheduler; those are words of the presets.
 
+pub mod condition;
 pub mod effective;
 pub mod error;
 pub mod gpus;
@@ -12,6 +13,7 @@ pub mod literal;
 pub mod nearest;
 pub mod origin;
 pub mod path;
+pub mod presets;
 pub mod schema;
 pub mod secret;
 pub mod tools;

@@ -11,6 +11,11 @@ pub enum Origin {
         /// Such as `defaults.json`.
         preset: String,
     },
+    /// A preset of the user's own.
+    Preset {
+        /// Its file.
+        path: PathBuf,
+    },
     /// The file given with `-f`.
     File {
         /// As given.
@@ -41,12 +46,19 @@ impl Origin {
     pub fn is_given(&self) -> bool {
         matches!(self, Self::File { .. } | Self::CommandLine | Self::Environment { .. })
     }
+
+    /// Whether it stands in a preset: it counts where nobody says anything else.
+    #[must_use]
+    pub fn is_preset(&self) -> bool {
+        matches!(self, Self::Default { .. } | Self::Preset { .. })
+    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default { preset } => write!(f, "default ({preset})"),
+            Self::Preset { path } => write!(f, "preset {}", path.display()),
             Self::File { path } => write!(f, "file {}", path.display()),
             Self::CommandLine => f.write_str("command line"),
             Self::Environment { name } => write!(f, "environment {name}"),

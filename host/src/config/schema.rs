@@ -101,6 +101,12 @@ struct Rule {
     values: Vec<Type>,
     /// Members become texts.
     as_text: bool,
+    /// A whole number, or a text of one, from this one on; another text is refused.
+    least: Option<i64>,
+    /// The largest one, beside `least`.
+    most: Option<i64>,
+    /// A text that is no number is somebody else's to judge.
+    lenient: bool,
     /// Types of a list's items.
     items: Vec<Type>,
     non_empty: bool,
@@ -240,6 +246,7 @@ impl Schema {
 impl Rule {
     fn check(&self, path: &KeyPath, value: &mut Value, places: &Places) -> Result<(), ConfigError> {
         fits(&self.types, value).map_err(|message| wrong_type(path, places, &format!("`{path}` {message}")))?;
+        self.check_number(path, value, places)?;
         match value {
             Value::String(text) => self.check_allowed(path, text, places)?,
             Value::Array(items) => {
@@ -260,6 +267,31 @@ impl Rule {
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
         Ok(())
+    }
+
+    fn check_number(&self, path: &KeyPath, value: &Value, places: &Places) -> Result<(), ConfigError> {
+        let Some(least) = self.least else { return Ok(()) };
+        let number = match value {
+            Value::Number(number) => number.as_f64(),
+            Value::String(text) if text.trim().is_empty() => return Ok(()),
+            Value::String(text) => text.trim().parse::<i64>().ok().and_then(|number| number.to_string().parse().ok()),
+            _ => return Ok(()),
+        };
+        if number.is_none() && self.lenient {
+            return Ok(());
+        }
+        let (lowest, highest) = (exact(least), self.most.map_or(f64::INFINITY, exact));
+        if number.is_some_and(|number| number.fract() == 0.0 && number >= lowest && number <= highest) {
+            return Ok(());
+        }
+        let wanted = match self.most {
+            Some(most) => format!("a whole number from {least} to {most}"),
+            None => format!("a whole number from {least} on"),
+        };
+        Err(ConfigError::new(ConfigErrorKind::NotAllowed, format!("`{path}` is {value}, which is not {wanted}"))
+            .on_key(path)
+            .at(places.get(path))
+            .hint(format!("write {wanted}, or leave `{path}` out")))
     }
 
     fn check_allowed(&self, path: &KeyPath, text: &mut String, places: &Places) -> Result<(), ConfigError> {
@@ -332,6 +364,11 @@ pub fn is_comment(key: &str) -> bool {
     key.starts_with('_')
 }
 
+/// The bounds of the table are small: they are floats exactly.
+fn exact(bound: i64) -> f64 {
+    i32::try_from(bound).map_or(f64::MAX, f64::from)
+}
+
 fn fits(types: &[Type], value: &Value) -> Result<(), String> {
     let found = Type::of(value);
     if types.is_empty() || types.contains(&found) {
@@ -350,6 +387,19 @@ pub(super) fn look_up<'a>(value: &'a Map<String, Value>, keys: &[String]) -> Opt
     let (first, rest) = keys.split_first()?;
     let member = value.get(first)?;
     if rest.is_empty() { Some(member) } else { look_up(member.as_object()?, rest) }
+}
+
+/// Puts a value at a place; what is no object on the way there stays as it is.
+pub(crate) fn put(into: &mut Map<String, Value>, path: &KeyPath, value: Value) {
+    let mut object = into;
+    let Some((last, outer)) = path.keys().split_last() else { return };
+    for key in outer {
+        let Value::Object(inner) = object.entry(key.clone()).or_insert_with(|| Value::Object(Map::new())) else {
+            return;
+        };
+        object = inner;
+    }
+    object.insert(last.clone(), value);
 }
 
 /// Takes the value at a place out, and objects that become empty by that.

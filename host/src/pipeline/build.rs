@@ -13,6 +13,7 @@ use super::discover::write_card;
 use super::event::{Event, Stream};
 use super::execute;
 use crate::capability::events::PluginEvent;
+use crate::capability::policy::step::Refusal;
 use crate::plugin::build::{BuildPlan, BuildRequest, Built, ImagePlan};
 use crate::plugin::manifest::Kind;
 use crate::plugin::{Plugin, PluginError, Plugins, RunContext, Session};
@@ -141,6 +142,12 @@ impl<'a> Build<'a> {
     /// The builder failed.
     pub async fn plan(&self) -> Result<BuildPlan, PluginError> {
         self.builder.plan_images(&self.session, &self.request).await
+    }
+
+    /// What policy would refuse of an image's plan.
+    #[must_use]
+    pub fn refusals(&self, plan: &maddock_bindings::api::types::WorkPlan) -> Vec<Refusal> {
+        self.context.policy.refusals(&self.builder.loaded().identity, plan)
     }
 
     /// Makes every image of a plan, and pushes each that was made where a registry was named.

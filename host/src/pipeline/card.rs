@@ -1,11 +1,12 @@
 //! One model of the tree, as discovery found it. The card is the author's: fields that nobody here knows stay as they are.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{ConfigError, scalar_text, words};
 
 /// One model card.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
     /// Unique; `directory/name` where a directory of the scripts declared it.
     pub name: String,

@@ -1,12 +1,13 @@
 //! The one event stream: it feeds the terminal, `events.jsonl` and machine-readable output. Printing decides nothing.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How grave a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gravity {
     /// For those who ask.
@@ -20,7 +21,7 @@ pub enum Gravity {
 }
 
 /// Something that happened.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A run began.
@@ -66,7 +67,7 @@ pub enum Event {
         /// The job's id in the run.
         job: String,
         /// Where it is.
-        phase: &'static str,
+        phase: Cow<'static, str>,
         /// The engine's word.
         reason: String,
     },
@@ -77,7 +78,7 @@ pub enum Event {
         /// Its model.
         model: String,
         /// `SUCCESS`, `FAILURE` or `SKIPPED`.
-        status: &'static str,
+        status: Cow<'static, str>,
         /// Why, where it is no success.
         reason: Option<String>,
         /// Seconds.
@@ -110,6 +111,22 @@ pub enum Event {
         about: String,
         /// The line.
         text: String,
+    },
+    /// Nobody attends the run any more, and its jobs go on.
+    RunLeft {
+        /// Its id.
+        run: String,
+        /// Jobs that go on.
+        launched: usize,
+        /// Jobs that were never launched.
+        unlaunched: usize,
+    },
+    /// Somebody attends a run that was left.
+    RunResumed {
+        /// Its id.
+        run: String,
+        /// The command that does.
+        by: String,
     },
     /// A run ended.
     RunEnded {

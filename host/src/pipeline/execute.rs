@@ -2,7 +2,7 @@
 //! user asked to keep it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{Event, Gravity, Stream};
+use super::keeper::Keeper;
 use crate::capability::events::PluginEvent;
-use crate::plugin::jobs::{Cause, Collection, Ending, Job, JobOptions};
+use crate::plugin::jobs::{Cause, Collection, Ending, Job};
 use crate::plugin::{Plugin, PluginError, Session};
 use crate::results::metric::{Metric, MetricScanner};
 use crate::results::redact::{RedactStream, Redactor};
@@ -39,46 +40,69 @@ pub struct Executed {
     pub error: Option<PluginError>,
     /// The user stopped it.
     pub interrupted: bool,
+    /// It was launched and goes on without this process. Nothing else is known of it.
+    pub left: bool,
     /// What went wrong after its end, a sentence each: evidence that is missing, things that are left over.
     pub problems: Vec<String>,
     /// What each node printed as its metric, by node.
     pub metrics: Vec<(u32, Metric)>,
 }
 
-/// What executing one job takes.
+/// What executing one job takes, whether it is launched now or was by another process.
 #[derive(Debug)]
 pub struct Order<'a> {
     /// The target.
     pub target: &'a Plugin,
     /// Its features, as it describes them.
     pub features: &'a [String],
-    /// The job.
-    pub job: &'a Job,
+    /// The job's id.
+    pub id: &'a str,
+    /// How many nodes it has.
+    pub nodes: u32,
+    /// Seconds for the whole job.
+    pub time_limit: Option<u64>,
+    /// Leave the surroundings up after its end.
+    pub keep_alive: bool,
     /// Where its output goes.
     pub log: &'a Path,
     /// Who hears about it.
     pub events: &'a Stream,
     /// Fires when the user wants to stop.
     pub stop: CancellationToken,
+    /// Who keeps what a later process needs; none where the job ends with this process.
+    pub keeper: Option<&'a Keeper>,
     /// Values that must not be in the log.
     pub secrets: Vec<String>,
 }
 
-/// Runs one job to its end.
+/// With what executing a job begins.
+#[derive(Debug)]
+pub enum Begin<'a> {
+    /// It is to be launched.
+    Launch(&'a Job),
+    /// It was, and this is its handle.
+    Resume(&'a str),
+}
+
+/// Runs one job to its end, or follows one that runs already: its log is written anew then, as all output comes again.
 ///
 /// # Errors
 /// Its log cannot be written: a job without a log is not started.
-pub async fn execute(session: &Session, order: Order<'_>) -> std::io::Result<Executed> {
+pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> std::io::Result<Executed> {
     let (sender, receiver) = mpsc::channel(WAITING_EVENTS);
+    let resumed = matches!(begin, Begin::Resume(_));
+    let earlier = if resumed { put_aside(order.log).await? } else { None };
     let mut log = tokio::fs::File::options().create(true).append(true).open(order.log).await?;
     // By contract: tools that read these logs look for this line.
-    let limit = order.job.time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
+    let limit = order.time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
     log.write_all(format!("⏰ Setting timeout to {limit} seconds.\n").as_bytes()).await?;
     let redactor = Redactor::new(order.secrets.iter().map(String::as_str)).stream();
-    let nodes = order.job.topology.nodes;
-    let pump = pump(receiver, log, redactor, order.job.id.clone(), order.events.clone(), nodes);
-    let session = session.clone().telling(sender).for_job(&order.job.id);
-    let mut executed = follow(&session, &order).await;
+    let pump = pump(receiver, log, redactor, order.id.to_owned(), order.events.clone(), order.nodes);
+    let session = session.clone().telling(sender).for_job(order.id);
+    let mut executed = match begin {
+        Begin::Resume(handle) => follow(&session, &order, handle).await,
+        Begin::Launch(job) => launch(&session, &order, job).await,
+    };
     // The pump ends when the last sender is gone.
     drop(session);
     let (written, metrics) = match pump.await {
@@ -95,17 +119,41 @@ pub async fn execute(session: &Session, order: Order<'_>) -> std::io::Result<Exe
             }
         }
     }
+    if let Some(earlier) = earlier {
+        drop_shorter(order.log, &earlier).await;
+    }
     Ok(executed)
 }
 
-async fn follow(session: &Session, order: &Order<'_>) -> Executed {
-    let mut executed = Executed::default();
-    let (target, job) = (order.target, order.job);
+/// The log of an earlier process gives way to the one that is written now.
+async fn put_aside(log: &Path) -> std::io::Result<Option<PathBuf>> {
+    let earlier = log.with_extension("log.earlier");
+    match tokio::fs::rename(log, &earlier).await {
+        Ok(()) => Ok(Some(earlier)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An earlier log that has more than the new one is kept beside it: the engine may have forgotten what it said.
+async fn drop_shorter(log: &Path, earlier: &Path) {
+    let (new, old) = (tokio::fs::metadata(log).await, tokio::fs::metadata(earlier).await);
+    if let (Ok(new), Ok(old)) = (new, old)
+        && new.len() >= old.len()
+    {
+        let _ = tokio::fs::remove_file(earlier).await;
+    }
+}
+
+/// Launches a job, keeps its handle where any process finds it, and follows it.
+async fn launch(session: &Session, order: &Order<'_>, job: &Job) -> Executed {
+    let target = order.target;
     let launched = async {
         let plan = target.plan_job(session, job).await?;
         // Launching may pull an image; there is no telling how long that takes.
         target.launch_job(&session.clone().within(None), job, &plan).await
     };
+    let mut executed = Executed::default();
     let handle = tokio::select! {
         launched = launched => match launched {
             Ok(handle) => handle,
@@ -120,37 +168,70 @@ async fn follow(session: &Session, order: &Order<'_>) -> Executed {
             return executed;
         }
     };
+    let Some(keeper) = order.keeper else { return follow(session, order, &handle).await };
+    match keeper.launched(&handle).await {
+        Ok(()) if keeper.watches() => follow(session, order, &handle).await,
+        Ok(()) => Executed { left: true, ..executed },
+        Err(error) => {
+            // A job that nobody could find again must not go on.
+            let aftermath = session.clone().within(Some(AFTERMATH));
+            executed.problems.push(format!("what a later process needs cannot be written: {error}"));
+            note(
+                &mut executed.problems,
+                "ending the job",
+                target.cancel_job(&aftermath, &handle, "it could not be recorded").await,
+            );
+            note(&mut executed.problems, "cleaning up", target.release_job(&aftermath, &handle).await);
+            executed
+        }
+    }
+}
 
+/// Follows a launched job to its end, collects what it left and removes what it was made of. Any process can.
+async fn follow(session: &Session, order: &Order<'_>, handle: &str) -> Executed {
+    let mut executed = Executed::default();
+    let target = order.target;
     let local = order.features.iter().any(|feature| feature == "local");
-    let backstop = job.time_limit.filter(|_| local).map(|limit| Duration::from_secs(limit).saturating_add(LIMIT_GRACE));
+    let backstop =
+        order.time_limit.filter(|_| local).map(|limit| Duration::from_secs(limit).saturating_add(LIMIT_GRACE));
     let watching = session.clone().within(backstop);
     let aftermath = session.clone().within(Some(AFTERMATH));
     {
-        let watch = target.watch_job(&watching, &handle);
+        let watch = target.watch_job(&watching, handle);
         tokio::pin!(watch);
         tokio::select! {
             ending = &mut watch => match ending {
                 Ok(ending) => executed.ending = Some(ending),
+                Err(error) if order.keeper.is_some_and(|keeper| keeper.manner.patient) => {
+                    executed.problems.push(format!("it cannot be followed now: {error}"));
+                    return Executed { left: true, ..executed };
+                }
                 Err(error) => {
                     executed.error = Some(error);
-                    note(&mut executed.problems, "ending the job", target.cancel_job(&aftermath, &handle, "it could not be watched any more").await);
+                    note(&mut executed.problems, "ending the job", target.cancel_job(&aftermath, handle, "it could not be watched any more").await);
                 }
             },
             () = order.stop.cancelled() => {
+                if let Some(keeper) = order.keeper.filter(|keeper| keeper.leaves()) {
+                    match keeper.leave().await {
+                        Ok(()) => return Executed { left: true, ..executed },
+                        Err(error) => executed.problems.push(format!("it cannot be left, so it is ended: {error}")),
+                    }
+                }
                 executed.interrupted = true;
-                let cancelled = cancel_watched(target.cancel_job(&aftermath, &handle, "interrupted"), watch).await;
+                let cancelled = cancel_watched(target.cancel_job(&aftermath, handle, "interrupted"), watch).await;
                 note(&mut executed.problems, "ending the job", cancelled);
             }
         }
     }
-    match target.collect_job(&aftermath, &handle).await {
+    match target.collect_job(&aftermath, handle).await {
         Ok(collection) => executed.collection = Some(collection),
         Err(error) => executed.problems.push(format!("collecting results: {error}")),
     }
     // A job that is to be kept is kept only where it came to its end.
-    let keep = job.options.contains(JobOptions::KEEP_ALIVE) && executed.ending.is_some();
+    let keep = order.keep_alive && executed.ending.is_some();
     if !keep {
-        note(&mut executed.problems, "cleaning up", target.release_job(&aftermath, &handle).await);
+        note(&mut executed.problems, "cleaning up", target.release_job(&aftermath, handle).await);
     }
     executed
 }
@@ -216,7 +297,7 @@ fn pump(
                 }
                 PluginEvent::Log { level, message, .. } => events.say(gravity(level), &about, message),
                 PluginEvent::State { phase, reason } => {
-                    events.emit(&Event::JobState { job: about.clone(), phase: phase_word(phase), reason });
+                    events.emit(&Event::JobState { job: about.clone(), phase: phase_word(phase).into(), reason });
                 }
                 PluginEvent::Progress { activity, done, total, .. } => {
                     events.emit(&Event::Progress { of: about.clone(), activity, done, total });
@@ -241,7 +322,9 @@ pub fn gravity(level: Level) -> Gravity {
     }
 }
 
-fn phase_word(phase: Phase) -> &'static str {
+/// One word for a phase.
+#[must_use]
+pub fn phase_word(phase: Phase) -> &'static str {
     match phase {
         Phase::Queued => "queued",
         Phase::Starting => "starting",

@@ -1,11 +1,12 @@
 //! An image of a manifest, as the run phase needs it. Field names are the file contract's.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::manifest::ManifestImage;
 
 /// One entry of `built_images`, with the model that it is for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields are those of the file contract")]
 pub struct Image {
     /// The manifest's key.

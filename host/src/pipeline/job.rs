@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use maddock_bindings::api::types::{self, Entry, EnvValue, EnvVar};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::card::Card;
 use super::image::Image;
@@ -22,6 +22,8 @@ const IMPLIED: &str = include_str!("../../../presets/implied.json");
 const MAIN_PORT: u16 = 29500;
 /// Node 0 of several, as the launcher interface lets it be said: targets know it by this name.
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
+/// The role that runs once for the whole job, in the words of the launcher interface.
+const ROLE_OF_ALL: &str = "batch";
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
@@ -54,6 +56,10 @@ pub struct Ingredients<'a> {
     pub image: Option<&'a Image>,
     /// The effective configuration.
     pub config: &'a Value,
+    /// What of it somebody said.
+    pub said: &'a Value,
+    /// What of it only presets say.
+    pub presets: &'a Value,
     /// The invoking shell's.
     pub environment: &'a Environment,
     /// Names of secrets that the job gets as variables.
@@ -82,6 +88,8 @@ pub struct Ingredients<'a> {
     pub profile: &'a str,
     /// What the command line asked for.
     pub options: JobOptions,
+    /// Whether the job is deployed to another place, by its target or by its own script.
+    pub elsewhere: bool,
 }
 
 /// A text member of a card or context; numbers and booleans count as their text.
@@ -103,25 +111,28 @@ pub fn work_directory(card: &Card) -> String {
     if last.is_empty() || last == "." || last == ".." { WORK_DIRECTORY.to_owned() } else { last.to_owned() }
 }
 
-/// The launcher that was asked for, by context, card or variable; none where nobody did.
+/// The launcher that was asked for, by context, card, variable or preset; none where nobody did.
 #[must_use]
-pub fn launcher(card: &Card, config: &Value, environment: &Environment) -> Option<String> {
+pub fn launcher(card: &Card, said: &Value, presets: &Value, environment: &Environment) -> Option<String> {
     let named = |object: &Value| {
         object.get("distributed").map(|section| text(section, "launcher")).filter(|name| !name.is_empty())
     };
-    named(config)
+    named(said)
         .or_else(|| named(&card.model))
         .or_else(|| environment.get("MAD_LAUNCHER").filter(|name| !name.is_empty()).map(str::to_owned))
+        .or_else(|| named(presets))
 }
 
-/// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section.
+/// How many nodes a job on a target with several gets: by `distributed.nnodes`, else by the target's own section; as the
+/// configuration says, else the card, else a preset.
 ///
 /// # Errors
 /// The number is none.
-pub fn nodes(config: &Value, sections: &[&str]) -> Result<u32, String> {
-    let places = std::iter::once(("distributed", "nnodes")).chain(sections.iter().map(|section| (*section, "nodes")));
-    for (section, key) in places {
-        let value = match config.get(section).and_then(|section| section.get(key)) {
+pub fn nodes(said: &Value, card: &Card, presets: &Value, sections: &[&str]) -> Result<u32, String> {
+    let keys = || std::iter::once(("distributed", "nnodes")).chain(sections.iter().map(|section| (*section, "nodes")));
+    let places = [said, &card.model, presets].into_iter().flat_map(|object| keys().map(move |key| (object, key)));
+    for (object, (section, key)) in places {
+        let value = match object.get(section).and_then(|section| section.get(key)) {
             None | Some(Value::Null) => continue,
             Some(value) => value,
         };
@@ -134,28 +145,74 @@ pub fn nodes(config: &Value, sections: &[&str]) -> Result<u32, String> {
     Ok(1)
 }
 
+/// What a topology is made from besides the card and the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The launcher's name, as it was given.
+    pub launcher: &'a str,
+    /// The job's id.
+    pub job: &'a str,
+    /// How many nodes.
+    pub nodes: u32,
+    /// Devices on each.
+    pub devices: u32,
+    /// Whether the configuration says how many processes a node has. On this machine there are as many as devices.
+    pub elsewhere: bool,
+}
+
 /// The topology of a job. A node has as many processes as the configuration says, else as it has devices, 1 where it has
 /// none. Where several nodes meet is not known before they are chosen: a reference stands for it.
 #[must_use]
-pub fn topology(card: &Card, config: &Value, launcher: &str, job: &str, nodes: u32, devices: u32) -> launch::Topology {
-    let section = config.get("distributed").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+pub fn topology(card: &Card, said: &Value, presets: &Value, script: &Script, asked: Asked<'_>) -> launch::Topology {
+    let mut section = Value::Object(serde_json::Map::new());
+    for object in [presets, &card.model, said] {
+        if let Some(own @ Value::Object(_)) = object.get("distributed") {
+            overlay(&mut section, own);
+        }
+    }
     let processes = section
         .get("nproc_per_node")
         .and_then(|value| value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok())))
         .and_then(|processes| u32::try_from(processes).ok())
-        .filter(|processes| *processes > 0 && nodes > 1);
+        .filter(|processes| *processes > 0 && asked.elsewhere);
     let port = ["port", "master_port"].into_iter().find_map(|name| section.get(name).and_then(Value::as_u64));
+    let plain = |(name, value): (&String, &Value)| {
+        let text = SecretReference::read(value).is_none().then(|| scalar_text(value)).flatten()?;
+        Some(Entry { name: name.clone(), value: text })
+    };
     launch::Topology {
-        launcher: launcher.to_owned(),
-        nodes,
-        processes_per_node: processes.unwrap_or(devices.max(1)),
-        gpus_per_node: devices,
-        main_address: if nodes > 1 { MAIN_ADDRESS.to_owned() } else { "localhost".to_owned() },
+        launcher: asked.launcher.to_owned(),
+        nodes: asked.nodes,
+        processes_per_node: processes.unwrap_or(asked.devices.max(1)),
+        gpus_per_node: asked.devices,
+        main_address: if asked.nodes > 1 { MAIN_ADDRESS.to_owned() } else { "localhost".to_owned() },
         main_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(MAIN_PORT),
         model: card.name.clone(),
-        job: job.to_owned(),
+        job: asked.job.to_owned(),
         config: section.to_string(),
+        program: launch::Program { interpreter: script.interpreter.clone(), file: script.file.clone() },
+        env: given(&card.model, said, asked.elsewhere).flatten().filter_map(plain).collect(),
+        extra: Vec::new(),
     }
+}
+
+/// Lays one object over another: objects in it are laid over each other, everything else replaces.
+fn overlay(below: &mut Value, above: &Value) {
+    match (below, above) {
+        (Value::Object(below), Value::Object(above)) => {
+            for (name, value) in above.iter().filter(|(_, value)| !value.is_null()) {
+                overlay(below.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (below, above) => above.clone_into(below),
+    }
+}
+
+/// The maps of variables that the card and whoever made the configuration give a job: a later one wins. By contract
+/// `env_vars` are for jobs that run `elsewhere`, not for those of this machine.
+fn given<'a>(model: &'a Value, said: &'a Value, elsewhere: bool) -> impl Iterator<Item = &'a Map<String, Value>> {
+    let deployed = [model.get("env_vars"), said.get("env_vars")].into_iter().filter(move |_| elsewhere);
+    deployed.chain([said.get("docker_env_vars")]).flatten().filter_map(Value::as_object)
 }
 
 /// Puts a job together.
@@ -225,6 +282,19 @@ pub fn assemble(ingredients: Ingredients<'_>) -> Job {
     }
 }
 
+/// How many nodes report an outcome: those that have a role, of which there may be one for the whole job.
+#[must_use]
+pub fn reporting_nodes(job: &Job) -> u32 {
+    let of_all = job.topology.roles.iter().any(|role| role.name == ROLE_OF_ALL);
+    if of_all { 1 } else { job.topology.nodes }
+}
+
+/// Whether the job's own script deploys it.
+#[must_use]
+pub fn deploys_itself(arrangement: &launch::Arrangement) -> bool {
+    arrangement.roles.iter().any(|role| role.name == ROLE_OF_ALL)
+}
+
 /// The workspace in a job's directory.
 #[must_use]
 pub fn workspace(directory: &Path) -> PathBuf {
@@ -241,9 +311,10 @@ fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
 
 /// Names that the user has settled: a launcher does not override them.
 fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
-    let given = ingredients.config.get("docker_env_vars").and_then(Value::as_object);
-    let mut names: Vec<&str> =
-        given.map(|variables| variables.keys().map(String::as_str).collect()).unwrap_or_default();
+    let mut names: Vec<&str> = given(&ingredients.card.model, ingredients.said, ingredients.elsewhere)
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
     let known = passthrough();
     names.extend(
         ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
@@ -253,8 +324,9 @@ fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
 
 /// The variables of a job, in order: a later one of the same name wins.
 fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
-    let Ingredients { card, config, environment, .. } = ingredients;
-    let mut env: Vec<EnvVar> = Vec::new();
+    let Ingredients { card, config, said, presets, environment, .. } = ingredients;
+    // What only presets say comes first: everything else wins over it.
+    let mut env: Vec<EnvVar> = given(&Value::Null, presets, ingredients.elsewhere).flat_map(variables).collect();
     let mut add = |name: &str, value: String| env.push(EnvVar { name: name.to_owned(), value: EnvValue::Text(value) });
 
     add("MAD_MODEL_NAME", card.name.clone());
@@ -289,15 +361,20 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
     for name in ingredients.secret_names {
         env.push(EnvVar { name: secret_variable(name), value: EnvValue::Secret(name.clone()) });
     }
-    for (name, value) in config.get("docker_env_vars").and_then(Value::as_object).into_iter().flatten() {
+    env.extend(given(&card.model, said, ingredients.elsewhere).flat_map(variables));
+    env
+}
+
+/// Variables of a map, in its order; null is none, and what begins with `_` is talk beside them.
+fn variables(map: &Map<String, Value>) -> impl Iterator<Item = EnvVar> {
+    map.iter().filter(|(name, _)| !name.starts_with('_')).filter_map(|(name, value)| {
         let value = match (SecretReference::read(value), scalar_text(value)) {
             (Some(reference), _) => EnvValue::Secret(reference.name),
             (None, Some(text)) => EnvValue::Text(text),
-            (None, None) => continue,
+            (None, None) => return None,
         };
-        env.push(EnvVar { name: name.clone(), value });
-    }
-    env
+        Some(EnvVar { name: name.clone(), value })
+    })
 }
 
 /// The variable in which jobs find a secret: `env/NAME` as `NAME`, `credential/GROUP/MEMBER` as `GROUP_MEMBER`, upper case

@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::card::Card;
 use crate::config::literal;
+use crate::config::schema::put;
 use crate::config::secret::{is_secret_name, scrub};
-use crate::config::{ConfigError, Effective, KeyPath, Origin, scalar_text};
+use crate::config::{ConfigError, Effective, Origin, scalar_text};
 
 const SHIPPED: &str = include_str!("../../../presets/manifest.json");
 
@@ -34,6 +35,8 @@ struct Layout {
     default_target: String,
     /// Keys that a run finds or asks anew: they are not taken from a manifest's context.
     found_anew: Vec<String>,
+    /// Those of them that a run elsewhere cannot find, and takes from the manifest.
+    unseen: Vec<String>,
 }
 
 impl Layout {
@@ -84,6 +87,10 @@ pub struct Manifest {
 
 /// The member with the model tree that a manifest was made from.
 pub const TREE: &str = "model_dir";
+
+/// The member that says which leaves of `context` and `deployment_config` only presets gave: nobody said them, and a run
+/// looks them up anew.
+const PRESET_LEAVES: &str = "preset_leaves";
 
 /// One image of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -297,13 +304,13 @@ impl Manifest {
         let mut merged = runtime.clone();
         let chosen = runtime.chosen_target()?;
 
-        let mut context = self.context().cloned().unwrap_or_default();
+        let mut context = self.without_presets("context");
         context.retain(|key, value| !layout.found_anew.contains(key) && !is_blank(value));
         merged.admit(&mut context, &self.path)?;
 
-        let mut deployment = self.deployment().cloned().unwrap_or_default();
+        let mut deployment = self.without_presets("deployment_config");
         let target = deployment.shift_remove("target");
-        deployment.retain(|_, value| !value.is_null());
+        deployment.retain(|key, value| !layout.found_anew.contains(key) && !value.is_null());
         merged.admit(&mut deployment, &self.path)?;
         match &chosen {
             Some(chosen) => {
@@ -335,6 +342,47 @@ impl Manifest {
             .chosen_target()
             .map_err(|error| ConfigError { file: error.file.clone().or(Some(self.path.clone())), ..error })?;
         Ok(merged)
+    }
+
+    /// Adds what a run on this machine would find out by itself, and a run elsewhere cannot: which accelerators the images
+    /// were made for.
+    ///
+    /// # Errors
+    /// A value does not fit its key, or the layout is broken.
+    pub fn describe_elsewhere(&self, effective: &mut Effective) -> Result<(), MergeError> {
+        let layout = Layout::shipped()?;
+        let mut seen = Map::new();
+        for member in ["context", "deployment_config"] {
+            seen.extend(self.without_presets(member).into_iter().filter(|(key, _)| layout.unseen.contains(key)));
+        }
+        seen.retain(|_, value| !is_blank(value));
+        effective.admit(&mut seen, &self.path)?;
+        for (key, value) in seen {
+            effective.set_if_absent([key.as_str()], value, Origin::Manifest { path: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// A member without the leaves that presets gave it: those are looked up anew, and nobody said them.
+    fn without_presets(&self, member: &str) -> Map<String, Value> {
+        let mut members = self.member(member).cloned().unwrap_or_default();
+        let leaves = self.member(PRESET_LEAVES).and_then(|leaves| leaves.get(member)).and_then(Value::as_object);
+        for pointer in leaves.into_iter().flat_map(Map::keys) {
+            let keys: Vec<String> =
+                pointer.split('/').skip(1).map(|key| key.replace("~1", "/").replace("~0", "~")).collect();
+            take_out(&mut members, &keys);
+        }
+        members
+    }
+}
+
+/// Takes out a leaf. An object that is empty without it stays: a section that is there says something by itself.
+fn take_out(members: &mut Map<String, Value>, keys: &[String]) {
+    let Some((first, rest)) = keys.split_first() else { return };
+    if rest.is_empty() {
+        members.shift_remove(first);
+    } else if let Some(Value::Object(inner)) = members.get_mut(first) {
+        take_out(inner, rest);
     }
 }
 
@@ -484,6 +532,10 @@ impl ManifestBuilder {
             "deployment_config": deployment(effective, &layout)?,
         });
         if let Value::Object(document) = &mut document {
+            let leaves = preset_leaves(document, effective, &layout);
+            if !leaves.is_empty() {
+                document.insert(PRESET_LEAVES.to_owned(), Value::Object(leaves));
+            }
             document.extend(self.extra.clone());
         }
         scrub(&mut document);
@@ -536,7 +588,7 @@ fn context(effective: &Effective, layout: &Layout) -> Map<String, Value> {
         let passes = !is_found(origin) || layout.found_anew.contains(top);
         let wanted = said || (layout.context_first.contains(top) && passes);
         if wanted && !elsewhere {
-            insert(&mut all, path, value.clone());
+            put(&mut all, path, value.clone());
         }
     }
     let mut context = Map::new();
@@ -558,24 +610,50 @@ fn is_found(origin: &Origin) -> bool {
     matches!(origin, Origin::Detected { .. })
 }
 
-fn insert(into: &mut Map<String, Value>, path: &KeyPath, value: Value) {
-    let mut object = into;
-    let Some((last, outer)) = path.keys().split_last() else { return };
-    for key in outer {
-        let Value::Object(inner) = object.entry(key.clone()).or_insert_with(|| json!({})) else { return };
-        object = inner;
+/// For each of the two members the leaves that only presets gave, as JSON pointers, each with its preset.
+fn preset_leaves(document: &Map<String, Value>, effective: &Effective, layout: &Layout) -> Map<String, Value> {
+    let mut found = Map::new();
+    for member in ["context", "deployment_config"] {
+        let leaves: Map<String, Value> = effective
+            .leaves()
+            .filter(|(path, value, origin)| {
+                let top = path.keys().first();
+                origin.is_preset()
+                    && !value.as_object().is_some_and(Map::is_empty)
+                    && !top.is_some_and(|top| layout.unseen.contains(top))
+            })
+            .map(|(path, _, origin)| {
+                let pointer: String =
+                    path.keys().iter().map(|key| format!("/{}", key.replace('~', "~0").replace('/', "~1"))).collect();
+                (pointer, Value::from(origin.to_string()))
+            })
+            .filter(|(pointer, _)| document.get(member).is_some_and(|member| member.pointer(pointer).is_some()))
+            .collect();
+        if !leaves.is_empty() {
+            found.insert(member.to_owned(), Value::Object(leaves));
+        }
     }
-    object.insert(last.clone(), value);
+    found
+}
+
+/// Nulls say nothing to whoever reads a manifest.
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(members) = value {
+        members.retain(|_, member| !member.is_null());
+        members.values_mut().for_each(drop_nulls);
+    }
 }
 
 fn deployment(effective: &Effective, layout: &Layout) -> Result<Map<String, Value>, ConfigError> {
     let target = effective.chosen_target()?.map_or_else(|| layout.default_target.clone(), |chosen| chosen.target);
     let mut deployment = Map::from_iter([("target".to_owned(), Value::from(target))]);
     let sections = effective.targets().iter().map(|target| target.name().to_owned());
-    for key in sections.chain(layout.deployment.iter().cloned()) {
+    for key in sections.chain(layout.deployment.iter().chain(&layout.unseen).cloned()) {
         let value = effective.get([key.as_str()]).or_else(|| layout.deployment_always.get(&key));
         if let Some(value) = value.filter(|value| !value.is_null()) {
-            deployment.insert(key, value.clone());
+            let mut value = value.clone();
+            drop_nulls(&mut value);
+            deployment.insert(key, value);
         }
     }
     if let Some(Value::Object(variables)) = deployment.get_mut("env_vars") {
@@ -592,6 +670,7 @@ fn deployment(effective: &Effective, layout: &Layout) -> Result<Map<String, Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::presets::Shelf;
     use crate::config::{Inputs, TargetKeys};
 
     fn targets() -> Vec<TargetKeys> {
@@ -778,6 +857,75 @@ mod tests {
         assert_eq!(Manifest::read(&path).unwrap().images().count(), 3);
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
         assert_eq!(builder.counts(), (2, 2));
+    }
+
+    /// A configuration for a target of the shipped presets.
+    fn elsewhere(context: &Value, build: bool) -> Effective {
+        let text = context.to_string();
+        let targets =
+            vec![TargetKeys(vec!["docker".to_owned(), "local".to_owned()]), TargetKeys(vec!["slurm".to_owned()])];
+        Effective::load(&Inputs { text: Some(&text), targets, build_defaults: build, ..Inputs::default() }).unwrap()
+    }
+
+    fn with_presets(mut effective: Effective) -> Effective {
+        effective.apply_presets(&Shelf::shipped().unwrap(), "slurm", &Value::Null).unwrap();
+        effective.remove("deploy");
+        effective
+    }
+
+    fn through_a_manifest(built: &Value, run: &Value) -> Effective {
+        let document = ManifestBuilder::default().document(&with_presets(elsewhere(built, true))).unwrap();
+        let manifest = manifest(&document);
+        let mut merged = manifest.merged_under(&elsewhere(run, false)).unwrap();
+        manifest.describe_elsewhere(&mut merged).unwrap();
+        with_presets(merged)
+    }
+
+    #[test]
+    fn a_context_given_at_build_at_run_or_at_both_makes_the_same_configuration() {
+        for context in [
+            json!({"slurm": {"nodes": 2}, "gpu_vendor": "NVIDIA", "env_vars": {"A": "1"}, "distributed": {"launcher": "l"}}),
+            json!({"slurm": {}, "gpu_vendor": "NONE", "guest_os": "CENTOS"}),
+            json!({"slurm": {"gpus_per_node": 4, "time": "1:00:00"}, "shared_data": "/s", "monitor": false}),
+        ] {
+            let at_run = with_presets(elsewhere(&context, false));
+            for (built, run) in [(&context, &json!({})), (&context, &context)] {
+                let merged = through_a_manifest(built, run);
+                let mut expected: Vec<(String, Value)> =
+                    at_run.leaves().map(|(path, value, _)| (path.to_string(), value.clone())).collect();
+                // The predecessor does not let this one travel; it is for one node.
+                expected.retain(|(path, _)| *path != "env_vars.MIOPEN_USER_DB_PATH");
+                let mut found: Vec<(String, Value)> =
+                    merged.leaves().map(|(path, value, _)| (path.to_string(), value.clone())).collect();
+                found.retain(|(path, _)| *path != "env_vars.MIOPEN_USER_DB_PATH");
+                assert_eq!(found, expected, "{built} {run}");
+            }
+            let presets = |effective: &Effective| {
+                let preset = effective.preset();
+                ["slurm", "distributed", "env_vars"].map(|key| preset.get(key).cloned())
+            };
+            assert_eq!(presets(&through_a_manifest(&context, &json!({}))), presets(&at_run), "nobody said them");
+        }
+    }
+
+    #[test]
+    fn what_a_preset_gave_at_build_does_not_hold_at_run_against_anybody() {
+        let built = json!({"slurm": {"nodes": 2}});
+        let document = ManifestBuilder::default().document(&with_presets(elsewhere(&built, true))).unwrap();
+        assert_eq!(document["deployment_config"]["slurm"]["time"], json!("24:00:00"), "it can be read there");
+        let run = through_a_manifest(&built, &json!({"slurm": {"time": "1:00:00"}}));
+        assert_eq!(
+            run.get("slurm"),
+            with_presets(elsewhere(&json!({"slurm": {"nodes": 2, "time": "1:00:00"}}), false)).get("slurm")
+        );
+        let smaller = through_a_manifest(&built, &json!({"slurm": {"nodes": 1}}));
+        assert_eq!(smaller.get("slurm.time"), Some(&json!("12:00:00")), "the profile is that of the run");
+        assert_eq!(smaller.get("distributed.nnodes"), Some(&json!(1)));
+        assert_eq!(smaller.get("env_vars.NCCL_IB_DISABLE"), None);
+        assert_eq!(smaller.said().pointer("/slurm/gpus_per_node"), None, "a model's own number still counts");
+        let elsewhere_now = manifest(&document).merged_under(&elsewhere(&json!({"deploy": "local"}), false)).unwrap();
+        assert_eq!(elsewhere_now.get("env_vars.NCCL_DEBUG"), None, "they belong to the other target");
+        assert_eq!(elsewhere_now.get("gpu_vendor"), None, "this machine is looked at");
     }
 
     #[test]

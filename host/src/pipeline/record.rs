@@ -123,16 +123,19 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
     let complete = executed.ending.as_ref().is_some_and(|ending| ending.log_complete);
     let files = executed.collection.as_ref().map(|collection| collection.files.clone()).unwrap_or_default();
     let mut facts = gathering.facts.clone();
-    let mut image_digest = None;
+    let (mut image_digest, mut results) = (None, String::new());
     for fact in executed.collection.iter().flat_map(|collection| &collection.facts) {
         match fact.name.as_str() {
             "git_commit" => facts.git_commit.clone_from(&fact.value),
             "machine_name" => facts.machine_name.clone_from(&fact.value),
+            "results" => results.clone_from(&fact.value),
             "image_digest" => image_digest = Some(fact.value.clone()).filter(|digest| !digest.is_empty()),
             _ => {}
         }
     }
+    let named = job::text(&gathering.card.model, "multiple_results");
     let owned = Owned {
+        results: if named.is_empty() { results } else { named },
         id: gathering.id.to_owned(),
         card: gathering.card.clone(),
         config: gathering.config.clone(),
@@ -197,6 +200,8 @@ fn message_of(executed: &Executed) -> String {
 
 struct Owned {
     id: String,
+    /// The file that holds the rows; empty where the log has the metric.
+    results: String,
     card: Card,
     config: Value,
     tree: PathBuf,
@@ -248,7 +253,7 @@ impl Owned {
         };
         let performance = match &measured {
             Measured::Log(Some(metric)) => Some(format!("{} {}", metric.value, metric.name)),
-            Measured::Results(_) => Some(job::text(&self.card.model, "multiple_results")),
+            Measured::Results(_) => Some(self.results.clone()),
             Measured::Log(None) | Measured::Unusable(_) => None,
         };
         Judged {
@@ -266,7 +271,7 @@ impl Owned {
     }
 
     fn measured(&self) -> Measured {
-        let name = job::text(&self.card.model, "multiple_results");
+        let name = &self.results;
         if name.is_empty() {
             if self.nodes.expected > 1 {
                 return match together(&self.metrics, self.nodes.expected) {
@@ -278,7 +283,7 @@ impl Owned {
             let found = File::open(&self.log).and_then(|file| find_metric(BufReader::new(file)));
             return Measured::Log(found.unwrap_or_default());
         }
-        let Some(file) = self.files.iter().find(|file| file.node == 0 && file.name == name) else {
+        let Some(file) = self.files.iter().find(|file| file.node == 0 && file.name == *name) else {
             return Measured::Unusable(format!("the model left no `{name}` in its work directory"));
         };
         match std::fs::read(&file.path)

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::context::RunContext;
-use super::engine::{Engine, Loaded, TICK};
+use super::engine::{Engine, Loaded};
 use super::error::PluginError;
 use super::instance::{Ceilings, Reached, State};
 use crate::capability::events::{PluginEvent, printable};
@@ -100,14 +100,17 @@ impl Plugin {
 
     fn store(&self, session: &Session) -> Store<State> {
         let Session { context, job, events, ceilings, .. } = session.clone();
+        let ceilings = context.policy.ceilings(&self.loaded.identity, ceilings);
         let state = State::new(self.loaded.identity.clone(), context, job, events, ceilings);
         let mut store = self.engine.store(state);
         store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut context| {
             let state = context.data_mut();
-            state.ticks += 1;
-            if TICK.saturating_mul(u32::try_from(state.ticks).unwrap_or(u32::MAX)) > state.ceilings.processor {
+            if let Some(most) = state.gate.exhausted() {
+                return Err(Reached::ending(format!("made more than {most} host calls")));
+            }
+            if state.meter.spent() > state.ceilings.processor {
                 let limit = state.ceilings.processor.as_secs_f64();
                 return Err(Reached::ending(format!("computed for more than {limit} s without waiting for anything")));
             }
@@ -179,12 +182,13 @@ macro_rules! calls {
                     let function = in_wit(stringify!($interface), stringify!($call));
                     let mut store = self.store(session);
                     let mut begun = false;
+                    let meter = store.data().meter.clone();
                     let call = async {
                         let plugin = <$world>::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
                         begun = true;
                         plugin.$interface().$call(&mut store, $($argument),*).await
                     };
-                    match bounded(session.deadline, call).await {
+                    match bounded(session.deadline, meter.measure(call)).await {
                         None => Err(self.late(function, session.deadline.unwrap_or_default())),
                         Some(Err(error)) => Err(self.ended(&store, function, begun, &error)),
                         Some(Ok(answer)) => self.answered(function, answer),
@@ -258,12 +262,13 @@ impl Plugin {
         let function = in_wit("target", "describe");
         let mut store = self.store(session);
         let mut begun = false;
+        let meter = store.data().meter.clone();
         let call = async {
             let plugin = target::TargetPluginPre::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
             begun = true;
             plugin.maddock_plugin_target().call_describe(&mut store).await
         };
-        match bounded(session.deadline, call).await {
+        match bounded(session.deadline, meter.measure(call)).await {
             None => Err(self.late(function, session.deadline.unwrap_or_default())),
             Some(answer) => answer.map_err(|error| self.ended(&store, function, begun, &error)),
         }

@@ -20,6 +20,12 @@ struct Embedded {
 /// In the order of their names.
 static EMBEDDED: &[Embedded] = &include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
+/// Names that belong to this binary: its plugins, and the kernel where it asks at the gate itself.
+#[must_use]
+pub fn built_in_names() -> Vec<&'static str> {
+    EMBEDDED.iter().map(|embedded| embedded.name).chain(["kernel"]).collect()
+}
+
 /// Where a component's bytes are.
 #[derive(Debug, Clone)]
 pub enum Source {

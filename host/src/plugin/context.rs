@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::capability::Queue;
 use crate::capability::docker::Connection;
 use crate::capability::policy::{Policy, Roots};
+use crate::capability::process::Lifelines;
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
+use crate::capability::{Clusters, Queue};
 
 /// The environment of the invoking shell, taken once. `Debug` shows names only.
 #[derive(Clone, Default)]
@@ -76,10 +77,12 @@ pub struct RunContext {
     pub docker: Connection,
     /// What is known of batch jobs.
     pub queue: Queue,
+    /// Clusters that were spoken to, and what is known of their jobs.
+    pub clusters: Clusters,
     /// What the gate allows.
     pub policy: Arc<Policy>,
     /// What was called.
     pub trace: Arc<Trace>,
-    /// The run goes on when this process ends.
-    pub detached: bool,
+    /// What ties launched programs to this process.
+    pub lifelines: Lifelines,
 }

@@ -17,7 +17,7 @@ use super::manifest::{INTERFACE, Kind, Manifest, PACKAGE};
 use crate::capability::gate::Identity;
 
 /// How often running plugins are looked at.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(10);
 
 /// WASI packages that are linked, and empty.
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
@@ -77,6 +77,7 @@ impl Engine {
         api::files::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::process::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::slurm::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        api::kube::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::secrets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);

@@ -6,6 +6,8 @@ use crate::capability::events::printable;
 
 /// Characters of one message that are shown.
 const SHOWN: usize = 1000;
+/// Lines of one hint that are shown.
+const HINT_LINES: usize = 60;
 
 /// A plugin that could not be loaded, or that failed in a call.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,13 @@ fn told(text: &str) -> String {
     shown
 }
 
+/// The same for what may have several lines, such as those that would allow something. Lines after the first are set in, so
+/// that none of them can pass for one of ours.
+fn told_in_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().take(HINT_LINES).map(told).collect();
+    lines.join("\n  ")
+}
+
 fn answered(plugin: &str, error: &types::Error) -> String {
     let message = told(&error.message);
     // The gate's refusals name the plugin already; whatever else a plugin calls a refusal does not.
@@ -87,7 +96,7 @@ impl PluginError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Answered { error, .. } => error.hint.as_deref().map(told),
+            Self::Answered { error, .. } => error.hint.as_deref().map(told_in_lines),
             Self::Incompatible { .. } => Some("`maddock plugin inspect FILE` lists what it imports".to_owned()),
             _ => None,
         }

@@ -9,6 +9,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::context::RunContext;
+use super::meter::Meter;
 use super::stderr::Stderr;
 use crate::capability::events::PluginEvent;
 use crate::capability::gate::{Gate, Identity};
@@ -24,11 +25,19 @@ pub struct Ceilings {
     pub log: usize,
     /// Bytes moved through `files`, `process` and the engines' interfaces.
     pub transfer: u64,
+    /// Calls that pass the gate.
+    pub host_calls: u64,
 }
 
 impl Default for Ceilings {
     fn default() -> Self {
-        Self { memory: 256 << 20, processor: Duration::from_secs(10), log: 1 << 30, transfer: 8 << 30 }
+        Self {
+            memory: 256 << 20,
+            processor: Duration::from_secs(10),
+            log: 1 << 30,
+            transfer: 8 << 30,
+            host_calls: 10_000_000,
+        }
     }
 }
 
@@ -101,7 +110,7 @@ pub struct State {
     pub(crate) events: mpsc::Sender<PluginEvent>,
     pub(crate) stderr: Stderr,
     pub(crate) ceilings: Ceilings,
-    pub(crate) ticks: u64,
+    pub(crate) meter: Arc<Meter>,
     logged: usize,
     moved: u64,
 }
@@ -124,7 +133,7 @@ impl State {
             .insecure_random_seed(0x6d61_6464_6f63_6b00)
             .build();
         let limits = Limits { used: 0, ceiling: ceilings.memory };
-        let gate = Gate::new(context.policy.clone(), context.trace.clone(), identity);
+        let gate = Gate::limited(context.policy.clone(), context.trace.clone(), identity, ceilings.host_calls);
         Self {
             wasi,
             table: ResourceTable::new(),
@@ -135,7 +144,7 @@ impl State {
             events,
             stderr,
             ceilings,
-            ticks: 0,
+            meter: Arc::default(),
             logged: 0,
             moved: 0,
         }

@@ -9,6 +9,7 @@ mod error;
 mod hub;
 mod instance;
 pub mod manifest;
+mod meter;
 mod stderr;
 
 pub use calls::{Plugin, Session, accelerators, build, discover, jobs, launch, report};

@@ -4,6 +4,7 @@
 //! Nothing here runs anything, and nothing here knows where a job ran.
 
 pub mod aggregate;
+pub mod attendance;
 pub mod configs;
 pub mod error_scan;
 pub mod metric;

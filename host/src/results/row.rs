@@ -4,6 +4,7 @@
 //! is the file contract and lives here alone.
 
 use maddock_bindings::reporter::exports::maddock::plugin::reporter;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::metric::Metric;
@@ -118,7 +119,8 @@ pub struct Row {
 }
 
 /// What all rows of a job have in common. Empty texts are blank cells. Field names are the columns.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs, reason = "the fields are the columns of the file contract")]
 pub struct JobFacts {
     pub model: String,

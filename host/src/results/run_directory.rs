@@ -21,6 +21,10 @@ const JOB_ID: usize = 40;
 const FILE_NAME: usize = 255;
 /// How many ids are tried before making a run directory is given up.
 const TRIES: u32 = 64;
+/// What came of a job, in its directory; it is there once the job has its verdict.
+pub const JOB_FILE: &str = "job.json";
+/// What a run says while its attendant has no terminal.
+pub const CONSOLE_FILE: &str = "console.log";
 /// Version of `events.jsonl`.
 pub const EVENTS_VERSION: u32 = 1;
 
@@ -118,6 +122,16 @@ impl RunDirectory {
         Ok(Self { id: id.clone(), path })
     }
 
+    /// The run whose directory this is.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let path = fs::canonicalize(path)?;
+        let id = path.file_name().and_then(|name| name.to_str()).and_then(RunId::parse);
+        id.map(|id| Self { id, path }).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+    }
+
     /// The ids of the runs in an output directory, oldest first.
     ///
     /// # Errors
@@ -181,17 +195,29 @@ impl RunDirectory {
         Ok(path)
     }
 
+    /// Whether a job has its verdict.
+    #[must_use]
+    pub fn is_recorded(&self, job_id: &str) -> bool {
+        self.job_path(job_id).is_ok_and(|path| path.join(JOB_FILE).exists())
+    }
+
     /// The directory of a job, whether it is there or not.
     ///
     /// # Errors
     /// The id could lead elsewhere.
     pub fn job_path(&self, job_id: &str) -> io::Result<PathBuf> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-';
-        if job_id.is_empty() || job_id.starts_with(['.', '-']) || !job_id.chars().all(fits) {
+        if !is_job_id(job_id) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{job_id}` is not a job id")));
         }
         Ok(self.path.join("jobs").join(job_id))
     }
+}
+
+/// Whether a text can be the id of a job, and so the name of a file that leads nowhere else.
+#[must_use]
+pub fn is_job_id(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-';
+    !text.is_empty() && !text.starts_with(['.', '-']) && text.chars().all(fits)
 }
 
 /// The id of the n-th job of a run, after its model: `[a-z0-9][a-z0-9.-]*`, fit for a label's value.
@@ -259,9 +285,21 @@ pub fn publish(source: &Path, output: &Path, name: &str) -> io::Result<PathBuf> 
 /// # Errors
 /// The file cannot be written; the old content is still there.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Readable as the umask says: what is replaced is meant to be read by others.
-    let permissions = Permissions::from_mode(0o666);
+    replace(path, bytes, 0o666)
+}
+
+/// The same for what only its owner should read.
+///
+/// # Errors
+/// The file cannot be written; the old content is still there.
+pub fn replace_private_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, 0o600)
+}
+
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let permissions = Permissions::from_mode(mode);
     let mut file = tempfile::Builder::new().prefix(".maddock-").permissions(permissions).tempfile_in(directory)?;
     file.write_all(bytes)?;
     file.as_file().sync_data()?;

@@ -425,7 +425,7 @@ impl Planner<'_> {
         let scope = |name: &str, value: String| Entry { name: name.to_owned(), value };
         let path = |relative: &str| absolute(&self.request.tree, relative);
         let mut touched = vec![
-            scope("image", key.to_owned()),
+            scope("tag", key.to_owned()),
             scope("path", path(&details.context)),
             scope("path", path(&details.dockerfile)),
             scope("network", "host".to_owned()),

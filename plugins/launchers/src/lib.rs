@@ -3,7 +3,11 @@
 //! Pure: no host call is made, so this plugin needs no permission and answers the same on every target.
 
 pub mod arrange;
+pub mod disagg;
 pub mod names;
+pub mod primus;
+pub mod runner;
+pub mod settings;
 
 use maddock_sdk::launcher::{Arrangement, Guest, Topology};
 

@@ -7,8 +7,8 @@
 
 use std::fmt::Write as _;
 
-use crate::quote;
 use crate::target::{Hook, Job, JobOptions, NodeRole};
+use crate::{quote, references};
 
 /// Where the script belongs, relative to the workspace.
 pub const SCRIPT: &str = ".maddock/entry.sh";
@@ -39,6 +39,7 @@ pub fn script(job: &Job, role: Option<&NodeRole>) -> String {
     let _ = writeln!(text, "work=$workspace/{}\n", quote::word(work));
     text.push_str(FUNCTIONS);
     text.push_str(if job.options.has(JobOptions::KEEP_ALIVE) { STAY } else { LEAVE });
+    text.push_str(&references::lines(job, role));
     text.push_str(&model_file(job, role));
     if let Some(limit) = job.time_limit {
         let _ = writeln!(text, "\nlimit={}", limit.saturating_add(PATIENCE));
@@ -62,10 +63,20 @@ pub fn script(job: &Job, role: Option<&NodeRole>) -> String {
 /// The model's command line as the script runs it, `encapsulate` included.
 #[must_use]
 pub fn command_line(job: &Job, role: Option<&NodeRole>) -> String {
+    let script = &job.script;
     let command = match role.and_then(|role| role.command.as_deref()) {
-        Some(command) => quote::words(command),
+        Some(command) => {
+            let placeholder = format!("${}", references::SCRIPT);
+            let element = |element: &String| {
+                if *element == placeholder {
+                    quote::words([&not_an_option(&script.file)].into_iter().chain(&script.arguments))
+                } else {
+                    references::word(element)
+                }
+            };
+            command.iter().map(element).collect::<Vec<_>>().join(" ")
+        }
         None => {
-            let script = &job.script;
             let file = if script.interpreter.is_empty() && !script.file.contains('/') {
                 format!("./{}", script.file)
             } else {

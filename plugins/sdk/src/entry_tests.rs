@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use super::*;
 use crate::job_result::{JobResult, Stage};
 use crate::target::{Hook, JobPaths, Script, Topology};
+use crate::types::Entry;
 
 /// A directory that goes away with the test.
 struct Workspace(PathBuf);
@@ -236,6 +237,68 @@ fn a_command_of_the_role_gets_hostile_words_literally() {
     let output = workspace.command(&job(), Some(&role)).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(told(&workspace, "run_directory/tell.sh.told"), hostile());
+}
+
+#[test]
+fn references_are_expanded_and_nothing_beside_them() {
+    let workspace = Workspace::new("references");
+    workspace.put("run_directory/tell.sh", TELL);
+    let mut job = job();
+    job.script.file = "tell.sh".into();
+    job.script.arguments = hostile();
+    job.script.arguments.push("$MADDOCK_NODES".into());
+    job.topology.processes_per_node = 4;
+    let odd = "$(id)`id` $HOME 'x' $MADDOCK_NODES";
+    let entry = |name: &str, value: String| Entry { name: name.into(), value };
+    let role = NodeRole {
+        node: 0,
+        name: "worker".into(),
+        env: vec![
+            entry("A", format!("{} at $MADDOCK_MAIN_NODE", references::literal(odd))),
+            entry("ALL", "$MADDOCK_NODES".into()),
+            entry("HOSTS", "$MADDOCK_HOSTFILE".into()),
+        ],
+        command: Some(words(&[
+            "bash",
+            "$MADDOCK_SCRIPT",
+            "x$MADDOCK_NODE_1:1",
+            "$MADDOCK_NODE_ADDRESS",
+            "$$MADDOCK_NODES",
+        ])),
+    };
+    workspace.put("run_directory/env.sh", "");
+    job.script.before = vec![Hook { file: "scripts/look.sh".into(), arguments: Vec::new() }];
+    workspace.put("scripts/look.sh", "printf '%s|%s|' \"$A\" \"$ALL\" > looked; cat \"$HOSTS\" >> looked");
+    let mut command = workspace.command(&job, Some(&role));
+    command.env("MADDOCK_MAIN_NODE", "m $x").env("MADDOCK_NODES", "m,n'1").env("MADDOCK_NODE_ADDRESS", "10.0.0.1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let mut expected = job.script.arguments.clone();
+    expected.extend(words(&["xn'1:1", "10.0.0.1", "$MADDOCK_NODES"]));
+    assert_eq!(told(&workspace, "run_directory/tell.sh.told"), expected);
+    assert_eq!(workspace.read("run_directory/looked"), format!("{odd} at m $x|m,n'1|m slots=4\nn'1 slots=4\n"));
+}
+
+#[test]
+fn a_target_that_does_not_say_where_the_nodes_are_is_named() {
+    let workspace = Workspace::new("unsaid");
+    workspace.put("run_directory/run.sh", "echo never");
+    for (value, missing) in [
+        ("$MADDOCK_MAIN_NODE", "MADDOCK_MAIN_NODE"),
+        ("$MADDOCK_HOSTFILE", "MADDOCK_NODES"),
+        ("$MADDOCK_NODE_2", "MADDOCK_NODE_2"),
+    ] {
+        let env = vec![Entry { name: "A".into(), value: value.into() }];
+        let role = NodeRole { node: 0, name: "worker".into(), env, command: None };
+        let mut command = workspace.command(&job(), Some(&role));
+        if missing == "MADDOCK_NODE_2" {
+            command.env("MADDOCK_NODES", "a,b");
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(&format!("has not set {missing} ")), "{said}");
+    }
 }
 
 #[test]

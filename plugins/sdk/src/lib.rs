@@ -20,12 +20,13 @@ pub mod job_result;
 pub mod local;
 pub mod machine;
 pub mod quote;
+pub mod references;
 pub mod registry;
 
 pub use errors::{Result, failed, invalid, not_found, of, unsupported};
 pub use serde_json;
 
-/// Host interfaces: `events`, `facts`, `files`, `process`, `docker`, `slurm`, `secrets`, and the shared `types`.
+/// Host interfaces: `events`, `facts`, `files`, `process`, `docker`, `slurm`, `kube`, `secrets`, and the shared `types`.
 pub mod capabilities {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -34,7 +35,7 @@ pub mod capabilities {
         additional_derives: [PartialEq],
     });
 }
-pub use capabilities::maddock::plugin::{docker, events, facts, files, process, secrets, slurm, types};
+pub use capabilities::maddock::plugin::{docker, events, facts, files, kube, process, secrets, slurm, types};
 
 macro_rules! kind {
     ($module:ident, $world:literal, $interface:ident) => {
@@ -53,6 +54,7 @@ macro_rules! kind {
                     "maddock:plugin/process@0.1.0": crate::process,
                     "maddock:plugin/docker@0.1.0": crate::docker,
                     "maddock:plugin/slurm@0.1.0": crate::slurm,
+                    "maddock:plugin/kube@0.1.0": crate::kube,
                     "maddock:plugin/secrets@0.1.0": crate::secrets,
                 },
             });

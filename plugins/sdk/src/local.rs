@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::entry;
 use crate::files::{self, FileKind};
 use crate::job_result::JobResult;
+use crate::references;
 use crate::target::{Cause, CollectedFile, Collection, Ending, Job, NodeEnding, NodeRole};
 use crate::types::{Entry, EnvValue, EnvVar};
 use crate::{Result, invalid};
@@ -197,14 +198,19 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// The variables of one node of a job, each name once. What comes later wins: the accelerators', the job's own, then the
-/// launcher's, from which the kernel has taken what the user settled.
+/// launcher's, from which the kernel has taken what the user settled. Those whose value is known on the node only are not
+/// here: the entry script sets them.
 ///
 /// # Errors
 /// A name that no shell could have.
 pub fn environment(job: &Job, role: Option<&NodeRole>) -> Result<Vec<EnvVar>> {
     let plain = |entry: &Entry| EnvVar { name: entry.name.clone(), value: EnvValue::Text(entry.value.clone()) };
     let accelerators = job.accelerators.iter().flat_map(|attachment| &attachment.env).map(plain);
-    let launcher = role.iter().flat_map(|role| &role.env).map(plain);
+    let known = |entry: &Entry| {
+        let value = EnvValue::Text(references::plain(&entry.value)?);
+        Some(EnvVar { name: entry.name.clone(), value })
+    };
+    let launcher = role.iter().flat_map(|role| &role.env).filter_map(known);
     last_of_each(accelerators.chain(job.env.iter().cloned()).chain(launcher))
 }
 

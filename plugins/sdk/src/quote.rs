@@ -22,6 +22,33 @@ pub fn words<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> String {
     values.into_iter().map(|value| word(value.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
+/// A file name pattern of `*` and `?`, relative to the directory that the shell is in, as a word in which nothing else has a
+/// meaning; none for one that leads elsewhere.
+#[must_use]
+pub fn pattern(pattern: &str) -> Option<String> {
+    let segments: Vec<&str> = pattern.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
+    if segments.is_empty() || segments.contains(&"..") || pattern.starts_with('/') || pattern.contains('\0') {
+        return None;
+    }
+    // In front, so that no name is an option.
+    let mut written = String::from("./");
+    let mut literal = String::new();
+    for letter in segments.join("/").chars() {
+        if matches!(letter, '*' | '?') {
+            if !literal.is_empty() {
+                written.push_str(&word(&std::mem::take(&mut literal)));
+            }
+            written.push(letter);
+        } else {
+            literal.push(letter);
+        }
+    }
+    if !literal.is_empty() {
+        written.push_str(&word(&literal));
+    }
+    Some(written)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -140,5 +167,15 @@ mod tests {
     #[test]
     fn a_word_cannot_hold_nul() {
         assert_eq!(word("a\0b"), "'ab'");
+    }
+
+    #[test]
+    fn patterns_keep_their_stars_and_nothing_else() {
+        assert_eq!(pattern("*_output.csv").as_deref(), Some("./*_output.csv"));
+        assert_eq!(pattern("a b/$(id)?.csv").as_deref(), Some("./'a b/$(id)'?.csv"));
+        assert_eq!(pattern("[ab]{c,d}.csv").as_deref(), Some("./'[ab]{c,d}.csv'"));
+        for elsewhere in ["/etc/passwd", "../x", "a/../../x", "", "."] {
+            assert_eq!(pattern(elsewhere), None, "{elsewhere}");
+        }
     }
 }

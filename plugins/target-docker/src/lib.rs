@@ -4,7 +4,7 @@
 //! stay with the engine, the outcome of its script in the workspace. A handle carries all that later steps need, as they may
 //! happen in another process. No container is ever touched that does not carry this job's owner labels.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use maddock_sdk::docker::{self, ContainerEvent, ContainerInfo};
 use maddock_sdk::events::{self, Level, Phase};
@@ -41,6 +41,9 @@ struct Handle {
     /// Seconds that the job has between being asked to end and being ended.
     #[serde(default = "grace")]
     grace: u32,
+    /// When the container was started, in seconds since 1970; 0: not known.
+    #[serde(default)]
+    started: u64,
     place: Place,
 }
 
@@ -82,6 +85,14 @@ impl Handle {
         local::ending(cause, message, result.as_ref(), &self.name, complete)
     }
 
+    /// For how long the container runs already, as far as its time limit is concerned. One that is over has kept to it, or
+    /// nobody was there to end it.
+    fn age(&self) -> Result<Duration> {
+        let over = self.is_over(self.inspect()?.as_ref());
+        let age = if over || self.started == 0 { 0 } else { now().saturating_sub(self.started) };
+        Ok(Duration::from_secs(age))
+    }
+
     /// How to look around in a container that was left.
     fn invite(&self) {
         let name = quote::word(&self.name);
@@ -98,6 +109,11 @@ impl Handle {
         );
         events::log(Level::Info, &format!("remove it with: docker rm -f {name}"), &[]);
     }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The mounts of a job, as far as this machine has them.
@@ -140,13 +156,15 @@ fn remove(id: &str) {
 
 /// Follows a container to the end of its job, telling its output.
 fn follow(handle: &Handle) -> Result<Ending> {
+    // A job may be followed long after its start: its time limit counts from there.
+    let age = handle.age()?;
     let follow = docker::follow_container(&handle.container)?;
     events::state(Phase::Running, "");
     let started = Instant::now();
     let mut deadline = Deadline::new(handle.time_limit, handle.keep_alive);
     let mut over = false;
     loop {
-        let wait = match deadline.next(started.elapsed()) {
+        let wait = match deadline.next(age.saturating_add(started.elapsed())) {
             // Whatever was written before the result is there by now.
             Next::Wait(_) if over => AT_ONCE_MS,
             Next::Wait(wait) => wait,
@@ -234,6 +252,7 @@ impl Guest for Plugin {
             keep_alive: job.options.has(JobOptions::KEEP_ALIVE),
             time_limit: job.time_limit,
             grace: work.grace.unwrap_or(GRACE_SECONDS),
+            started: now(),
             place: work.place,
         };
         serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))

@@ -104,6 +104,13 @@ pub fn prepare(job: &Job, around: &Surroundings) -> Result<Work> {
     let place = Place::of(job);
     let role = local::role(job);
     let mut warnings = Vec::new();
+    if local::role(job).is_some_and(|role| role.name == "batch") {
+        warnings.push(format!(
+            "scripts of `{}` use the commands of a scheduler, which a container does not have: `--target slurm` runs them \
+             on a cluster, `--target process` on this machine",
+            job.topology.launcher
+        ));
+    }
 
     let mut spec = ContainerSpec {
         name: name::unique(&image.reference, job),
@@ -379,19 +386,27 @@ impl Work {
         on("image", &spec.image);
         for mount in &spec.mounts {
             on("mount", &mount.source);
+            if !mount.read_only {
+                on("mount-write", &mount.source);
+            }
         }
         for device in &spec.devices {
             on("device", device);
         }
-        for id in spec.device_requests.iter().flat_map(|request| &request.ids) {
-            on("device", id);
+        for request in &spec.device_requests {
+            let driver = if request.driver.is_empty() { "any" } else { &request.driver };
+            for id in &request.ids {
+                on("device-request", &format!("{driver}/{id}"));
+            }
         }
         for capability in &spec.add_capabilities {
             on("capability", capability);
         }
         on("network", &spec.network);
         on("ipc", &spec.ipc);
-        on("privileged", if spec.privileged { "true" } else { "false" });
+        if spec.privileged {
+            on("privileged", "true");
+        }
         for variable in &spec.env {
             if let EnvValue::Secret(name) = &variable.value {
                 on("secret", name);

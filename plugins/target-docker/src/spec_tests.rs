@@ -211,6 +211,15 @@ fn variables_of_the_launcher_beat_the_jobs_and_those_the_accelerators() {
 }
 
 #[test]
+fn a_script_that_uses_a_scheduler_is_told_that_there_is_none() {
+    let mut job = job();
+    let role = NodeRole { node: 0, name: "batch".into(), env: Vec::new(), command: None };
+    job.topology.roles = vec![role];
+    let work = prepare(&job, &around()).unwrap();
+    assert!(work.warnings.iter().any(|warning| warning.contains("--target slurm")), "{:?}", work.warnings);
+}
+
+#[test]
 fn a_plan_tells_all_that_is_asked_for_and_no_secret() {
     let mut job = job();
     job.accelerators = Some(amd());

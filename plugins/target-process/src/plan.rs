@@ -95,7 +95,7 @@ impl Work {
             steps.push(Step {
                 summary: format!("copy the tree's scripts `{source}` beside the job"),
                 call: "files.copy".to_owned(),
-                scope: vec![scope("path", source), scope("path", destination)],
+                scope: vec![scope("source", source), scope("path", destination)],
             });
         }
         steps.push(Step {

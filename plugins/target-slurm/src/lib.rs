@@ -4,17 +4,20 @@
 //! The run's directory must be on a file system that all nodes share: nodes read what to do there and leave their outcome.
 //! Nothing of anybody else is touched: the host ends jobs of this run only, and no allocation that was there before.
 
+use std::time::SystemTime;
+
 use maddock_sdk::events::{self, Level, Phase};
 use maddock_sdk::job_result::JobResult;
 use maddock_sdk::serde_json;
 use maddock_sdk::slurm::{self, JobState, Seen};
 use maddock_sdk::target::{Cause, CollectedFile, Collection, Ending, Guest, Job, JobStatus, TargetInfo};
-use maddock_sdk::types::{Entry, Error, OutputStream, WorkPlan};
+use maddock_sdk::types::{Entry, Error, ErrorKind, OutputStream, WorkPlan};
 use maddock_sdk::{Result, failed, files, invalid, local};
 use serde::{Deserialize, Serialize};
-use std::time::SystemTime;
 
+pub mod allocation;
 pub mod container;
+pub mod once;
 pub mod outcome;
 pub mod plan;
 pub mod preflight;
@@ -23,6 +26,7 @@ pub mod section;
 mod submit;
 pub mod tail;
 
+use allocation::{Allocation, Running};
 use outcome::Report;
 use tail::Tail;
 
@@ -51,6 +55,9 @@ struct Handle {
     /// Seconds since 1970 after which it is not waited for any more.
     #[serde(default)]
     give_up: Option<u64>,
+    /// The program that runs within an allocation of somebody else's, which `id` then names.
+    #[serde(default)]
+    process: Option<String>,
 }
 
 /// Seconds since 1970.
@@ -225,6 +232,31 @@ fn taken_out(ending: Ending, waited_for: &str) -> Ending {
     Ending { cause: Cause::NeverStarted, message, ..ending }
 }
 
+/// All that will be done for a job.
+fn work(job: &Job) -> Result<plan::Work> {
+    let directories = local::script_directories(&job.paths.tree)?;
+    if once::is(job) {
+        return once::prepare(job, &directories, Allocation::here()?);
+    }
+    plan::prepare(job, &directories)
+}
+
+/// Follows a program within an allocation to its end.
+fn follow_within(handle: &Handle, process: &str) -> Result<Ending> {
+    let running = Running::attach(process)?;
+    let mut logs = Logs::of(handle);
+    events::state(Phase::Running, &format!("within the allocation {}", handle.id));
+    let status = loop {
+        let status = running.look(WAIT_MS, &mut |bytes| events::output(0, OutputStream::Stderr, bytes))?;
+        logs.tell();
+        if let Some(status) = status {
+            break status;
+        }
+    };
+    logs.finish();
+    Ok(outcome::within(&handle.id, status, &handle.report(0), logs.complete))
+}
+
 /// A refused submission, with what there is instead where that helps.
 fn refused(error: Error, partition: &str) -> Error {
     let error = error.during("handing the job in");
@@ -234,10 +266,29 @@ fn refused(error: Error, partition: &str) -> Error {
     match slurm::describe_cluster() {
         Ok(cluster) if !cluster.partitions.is_empty() => {
             let names: Vec<String> = cluster.partitions.iter().map(|known| format!("`{}`", known.name)).collect();
-            error.hint(format!("`slurm.partition` is `{partition}`; the cluster has {}", names.join(", ")))
+            let named = if partition.is_empty() { "not said".to_owned() } else { format!("`{partition}`") };
+            error.hint(format!("`slurm.partition` is {named}; the cluster has {}", names.join(", ")))
         }
         _ => error,
     }
+}
+
+/// Hands the job in, or starts it within the allocation that there is: what it is known by, and its program.
+fn start(job: &Job, work: &plan::Work) -> Result<(String, Option<String>)> {
+    if let Some(allocation) = &work.allocation {
+        let directory = &job.paths.directory;
+        let script = format!("{directory}/job.sbatch");
+        let process = allocation.launch(&script, directory, work.batch.env.clone(), job.time_limit)?;
+        events::log(Level::Info, &format!("the job runs within the allocation {}", allocation.id), &[]);
+        return Ok((allocation.id.clone(), Some(process)));
+    }
+    let id = slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))?;
+    events::log(
+        Level::Info,
+        &format!("batch job {id} is handed in"),
+        &[Entry { name: "id".into(), value: id.clone() }],
+    );
+    Ok((id, None))
 }
 
 /// The plugin.
@@ -254,17 +305,17 @@ impl Guest for Plugin {
     }
 
     fn plan(job: Job) -> Result<WorkPlan> {
-        Ok(plan::prepare(&job, &local::script_directories(&job.paths.tree)?)?.plan())
+        Ok(work(&job)?.plan())
     }
 
     fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
-        let mut work = plan::prepare(&job, &local::script_directories(&job.paths.tree)?)?;
+        let mut work = work(&job)?;
         for warning in &work.warnings {
             events::log(Level::Warning, warning, &[]);
         }
         let leftovers: Vec<String> = work.share.iter().flat_map(|share| share.leftovers(&job)).collect();
-        let id = match submit::hand_in(&job, &mut work) {
-            Ok(id) => id,
+        let (id, process) = match submit::hand_in(&job, &mut work) {
+            Ok(known) => known,
             Err(error) => {
                 for path in &leftovers {
                     let _ = files::remove(path);
@@ -272,16 +323,12 @@ impl Guest for Plugin {
                 return Err(error);
             }
         };
-        events::log(
-            Level::Info,
-            &format!("batch job {id} is handed in"),
-            &[Entry { name: "id".into(), value: id.clone() }],
-        );
         let plain = |pattern: &&String| !pattern.contains(['*', '?']);
         let handle = Handle {
             id,
             directory: job.paths.directory.clone(),
-            nodes: job.topology.nodes,
+            nodes: if once::is(&job) { 1 } else { job.topology.nodes },
+            process,
             expected: job.collect.iter().filter(plain).cloned().collect(),
             leftovers,
             give_up: work.queue_timeout.map(|seconds| now().saturating_add(seconds)),
@@ -291,6 +338,9 @@ impl Guest for Plugin {
 
     fn watch(handle: String) -> Result<Ending> {
         let handle = Handle::read(&handle)?;
+        if let Some(process) = &handle.process {
+            return follow_within(&handle, process);
+        }
         let mut logs = Logs::of(&handle);
         let (job, given_up) = follow(&handle, &mut logs)?;
         let reports = handle.last_reports(&job);
@@ -304,6 +354,12 @@ impl Guest for Plugin {
 
     fn status(handle: String) -> Result<JobStatus> {
         let handle = Handle::read(&handle)?;
+        if let Some(process) = &handle.process {
+            let status = Running::attach(process)?.look(0, &mut |_| {})?;
+            let ending = status.map(|status| outcome::within(&handle.id, status, &handle.report(0), true));
+            let phase = if ending.is_some() { Phase::Ended } else { Phase::Running };
+            return Ok(JobStatus { phase, reason: format!("within the allocation {}", handle.id), ending });
+        }
         let job = slurm::query(std::slice::from_ref(&handle.id))?
             .pop()
             .ok_or_else(|| failed(format!("nothing is known about batch job {}", handle.id)))?;
@@ -319,6 +375,9 @@ impl Guest for Plugin {
 
     fn cancel(handle: String, _reason: String) -> Result<()> {
         let handle = Handle::read(&handle)?;
+        if let Some(process) = &handle.process {
+            return Running::attach(process)?.stop();
+        }
         slurm::cancel(&handle.id)?;
         let mut change = 0;
         for _ in 0..LEAVING {
@@ -347,8 +406,14 @@ impl Guest for Plugin {
         }
         let first = handle.report(0);
         let commit = first.git_commit.or_else(|| first.result.and_then(|result| result.git_commit));
-        let facts =
-            [("machine_name", Some(handle.id.clone())), ("git_commit", commit), ("image_digest", first.image_digest)];
+        // A script that runs once leaves its rows in a file.
+        let results = handle.text(0, "results").map(|_| once::RESULTS.to_owned());
+        let facts = [
+            ("machine_name", Some(handle.id.clone())),
+            ("git_commit", commit),
+            ("image_digest", first.image_digest),
+            ("results", results),
+        ];
         collection.facts = facts
             .into_iter()
             .filter_map(|(name, value)| Some(Entry { name: name.to_owned(), value: value? }))
@@ -359,11 +424,18 @@ impl Guest for Plugin {
     fn release(handle: String) -> Result<()> {
         // The nodes' own directories went with their scripts; what may be left is the job itself.
         let handle = Handle::read(&handle)?;
-        let cancelled = slurm::cancel(&handle.id);
+        let ended = match &handle.process {
+            None => slurm::cancel(&handle.id),
+            Some(process) => match Running::attach(process) {
+                Ok(running) => running.stop(),
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
         for path in &handle.leftovers {
             files::remove(path)?;
         }
-        cancelled
+        ended
     }
 }
 

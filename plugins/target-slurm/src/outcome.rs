@@ -5,6 +5,7 @@
 
 use maddock_sdk::job_result::JobResult;
 use maddock_sdk::local;
+use maddock_sdk::process::ExitStatus;
 use maddock_sdk::slurm::{Job, JobState};
 use maddock_sdk::target::{Cause, Ending, NodeEnding};
 
@@ -96,6 +97,23 @@ pub fn ending(job: &Job, reports: &[Report], log_complete: bool) -> Ending {
     let of_result = |report: &Report| report.result.as_ref().and_then(|result| result.seconds);
     let seconds = reports.iter().filter_map(|report| report.seconds.or_else(|| of_result(report)));
     Ending { cause, message, duration: seconds.reduce(f64::max), nodes, log_complete }
+}
+
+/// The ending of a program that ran within somebody else's allocation.
+#[must_use]
+pub fn within(id: &str, status: ExitStatus, report: &Report, log_complete: bool) -> Ending {
+    let (cause, message) = match status {
+        ExitStatus::TimedOut => (Cause::TimedOut, "the time limit passed".to_owned()),
+        ExitStatus::Signalled(signal) => {
+            (Cause::Signalled(signal), format!("the job's script was ended by signal {signal}"))
+        }
+        ExitStatus::Lost => (Cause::Lost, "the supervisor of the job's script is gone without an answer".to_owned()),
+        ExitStatus::Exited(code) => report.own().unwrap_or_else(|| match code {
+            0 => (Cause::Unknown, format!("the script within the allocation {id} left no outcome")),
+            code => (Cause::NeverStarted, format!("the job did not begin in the allocation {id} (code {code})")),
+        }),
+    };
+    local::ending(cause, message, report.result.as_ref(), &report.host, log_complete)
 }
 
 fn cause(job: &Job, reports: &[Report]) -> (Cause, String) {
@@ -267,6 +285,21 @@ mod tests {
         let mut good = Report::default();
         good.read("exit=0\ncause=exited\nseconds=1.5\ngit_commit=abc\nimage_digest=sha256:1\n");
         assert_eq!((good.seconds, good.git_commit.as_deref()), (Some(1.5), Some("abc")));
+    }
+
+    #[test]
+    fn every_end_within_an_allocation_has_a_cause_and_silence_is_none_that_is_well() {
+        for (status, report, cause) in [
+            (ExitStatus::Exited(0), report(Some(0)), Cause::Exited(0)),
+            (ExitStatus::Exited(9), report(Some(9)), Cause::Exited(9)),
+            (ExitStatus::Exited(0), Report::default(), Cause::Unknown),
+            (ExitStatus::Exited(125), Report::default(), Cause::NeverStarted),
+            (ExitStatus::Signalled(9), report(None), Cause::Signalled(9)),
+            (ExitStatus::TimedOut, report(None), Cause::TimedOut),
+            (ExitStatus::Lost, report(None), Cause::Lost),
+        ] {
+            assert_eq!(within("7", status, &report, true).cause, cause, "{status:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use maddock_sdk::types::Entry;
 use maddock_sdk::types::{Artefact, EnvValue, EnvVar, Step, WorkPlan};
 use maddock_sdk::{Result, entry, invalid};
 
+use crate::allocation::Allocation;
 use crate::container::Share;
 use crate::script;
 use crate::section::Section;
@@ -22,7 +23,7 @@ pub struct Work {
     pub copies: Vec<(String, String)>,
     /// Files to be written: path, content and mode.
     pub files: Vec<(String, String, u32)>,
-    /// What will be handed in.
+    /// What will be handed in, or run within the allocation.
     pub batch: Batch,
     /// What nodes read that run an image.
     pub share: Option<Share>,
@@ -30,6 +31,8 @@ pub struct Work {
     pub check: bool,
     /// Seconds that the job may wait.
     pub queue_timeout: Option<u64>,
+    /// The allocation to run in, which is there already; none: a batch job is handed in.
+    pub allocation: Option<Allocation>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -64,6 +67,29 @@ pub fn batch_log(directory: &str) -> String {
 /// The job or its configuration cannot be.
 pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
     let section = Section::read(&job.config)?;
+    let mut warnings = check(job, &section)?;
+    if !section.results_dir.is_empty() {
+        warnings.push("`slurm.results_dir` has no effect: logs and results are in the run's directory".to_owned());
+    }
+    let share = Share::prepare(job, &section, &mut warnings)?;
+    let batch_script = script::batch(job, &section, share.as_ref().map(|share| share.program.as_str()));
+    let directory = &job.paths.directory;
+    let mut files = vec![(format!("{directory}/job.sbatch"), batch_script.clone(), 0o644)];
+    match &share {
+        Some(_) => files.push((format!("{directory}/node.sh"), script::start(), 0o644)),
+        None => files.extend(programs(job, &section)?),
+    }
+    let copies = directories
+        .iter()
+        .map(|name| (format!("{}/scripts/{name}", job.paths.tree), format!("{}/scripts/{name}", job.paths.workspace)))
+        .collect();
+    let (check, queue_timeout) = (section.check, section.queue_timeout);
+    let batch = batch(job, section, batch_script);
+    Ok(Work { copies, files, batch, share, check, queue_timeout, allocation: None, warnings })
+}
+
+/// What holds for every job, and what a person should know about it.
+pub(crate) fn check(job: &Job, section: &Section) -> Result<Vec<String>> {
     let nodes = job.topology.nodes;
     if nodes == 0 || nodes > MOST_NODES {
         return Err(invalid(format!("a job cannot have {nodes} nodes")));
@@ -80,7 +106,6 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
     if job.options.has(JobOptions::KEEP_ALIVE) {
         warnings.push("nothing is kept alive on the nodes: they belong to the next job".to_owned());
     }
-    let time_limit = section.time.or_else(|| limit(job.time_limit));
     if let (Some(minutes), Some(seconds)) = (section.time, job.time_limit)
         && u64::from(minutes).saturating_mul(60) < seconds
     {
@@ -88,26 +113,21 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
             "`slurm.time` of {minutes} minutes ends the job before the model's own limit of {seconds} seconds"
         ));
     }
-    let share = Share::prepare(job, &section, &mut warnings)?;
-    let batch_script = script::batch(job, &section, share.as_ref().map(|share| share.program.as_str()));
+    Ok(warnings)
+}
+
+/// What is handed in for a job.
+pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
     let directory = &job.paths.directory;
-    let mut files = vec![(format!("{directory}/job.sbatch"), batch_script.clone(), 0o644)];
-    if share.is_none() {
-        files.extend(programs(job, &section)?);
-    }
-    let copies = directories
-        .iter()
-        .map(|name| (format!("{}/scripts/{name}", job.paths.tree), format!("{}/scripts/{name}", job.paths.workspace)))
-        .collect();
-    let batch = Batch {
+    Batch {
         name: name(&job.model),
-        script: batch_script,
+        script,
         partition: section.partition,
-        nodes,
+        nodes: job.topology.nodes,
         tasks_per_node: 1,
         gpus_per_node: if section.gres.is_empty() { job.topology.gpus_per_node } else { 0 },
         gres: section.gres,
-        time_limit,
+        time_limit: section.time.or_else(|| limit(job.time_limit)),
         account: section.account,
         qos: section.qos,
         reservation: section.reservation,
@@ -124,9 +144,7 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
         directory: directory.clone(),
         env: secrets(job),
         extra: Vec::new(),
-    };
-    let (check, queue_timeout) = (section.check, section.queue_timeout);
-    Ok(Work { copies, files, batch, share, check, queue_timeout, warnings })
+    }
 }
 
 /// What nodes read that run the model as a program.
@@ -159,7 +177,7 @@ fn secrets(job: &Job) -> Vec<EnvVar> {
     job.env.iter().filter(|variable| matches!(variable.value, EnvValue::Secret(_))).cloned().collect()
 }
 
-fn without_keep_alive(job: &Job) -> Job {
+pub(crate) fn without_keep_alive(job: &Job) -> Job {
     let mut job = job.clone();
     job.options = job.options & (JobOptions::SKIP_MODEL | JobOptions::DETACH);
     job
@@ -175,7 +193,7 @@ impl Work {
             steps.push(Step {
                 summary: format!("copy the tree's scripts `{source}` beside the job"),
                 call: "files.copy".to_owned(),
-                scope: vec![scope("path", source), scope("path", destination)],
+                scope: vec![scope("source", source), scope("path", destination)],
             });
         }
         steps.extend(self.share.iter().flat_map(Share::steps));
@@ -199,13 +217,21 @@ impl Work {
         asked.extend(batch.nodelist.iter().map(|node| scope("nodes", node)));
         asked.push(scope("path", &batch.directory));
         asked.extend(batch.env.iter().map(|variable| scope("env", &variable.name)));
-        steps.push(Step {
-            summary: format!("hand in a batch job for {} nodes of partition `{}`", batch.nodes, batch.partition),
-            call: "slurm.submit".to_owned(),
-            scope: asked,
+        steps.push(match &self.allocation {
+            Some(allocation) => allocation.step(),
+            None => Step {
+                summary: match batch.partition.as_str() {
+                    "" => format!("hand in a batch job for {} nodes of the scheduler's default partition", batch.nodes),
+                    partition => format!("hand in a batch job for {} nodes of partition `{partition}`", batch.nodes),
+                },
+                call: "slurm.submit".to_owned(),
+                scope: asked,
+            },
         });
         // One node stands for the others: they differ in their variables, which are all there.
-        let shown = |path: &str| !path.ends_with("/entry.sh") || path.ends_with("/nodes/0/entry.sh");
+        let shown = |path: &str| {
+            !path.contains("/nodes/") || !path.ends_with("/entry.sh") || path.ends_with("/nodes/0/entry.sh")
+        };
         let artefacts = self.files.iter().filter(|(path, ..)| shown(path)).map(|(path, content, _)| Artefact {
             name: artefact_name(path),
             media_type: "text/x-shellscript".to_owned(),

@@ -10,6 +10,8 @@ const NAMED: usize = 5;
 /// What to tell of a partition of which `wanted` nodes are asked for; none where all is well.
 #[must_use]
 pub fn told(cluster: &Cluster, partition: &str, wanted: u32) -> Option<(Level, String)> {
+    let default = || cluster.partitions.iter().find(|known| known.is_default).map_or("", |known| known.name.as_str());
+    let partition = if partition.is_empty() { default() } else { partition };
     let nodes: Vec<_> =
         cluster.nodes.iter().filter(|node| node.partitions.iter().any(|own| own == partition)).collect();
     let away: Vec<_> = nodes.iter().filter(|node| node.readiness != Readiness::Up).collect();
@@ -48,7 +50,7 @@ pub fn grace(cluster: &Cluster) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use maddock_sdk::slurm::Node;
+    use maddock_sdk::slurm::{Node, Partition};
 
     use super::*;
 
@@ -73,6 +75,21 @@ mod tests {
         assert_eq!(level, Level::Warning);
         assert!(text.starts_with("1 of 3 nodes") && text.contains("n1 is drained (testing)"), "{text}");
         assert_eq!(told(&cluster(&[Readiness::Up, Readiness::Down]), "p", 1).unwrap().0, Level::Info);
+    }
+
+    #[test]
+    fn a_partition_that_nobody_names_is_the_scheduler_s_default() {
+        let of = |is_default| Partition {
+            name: "p".into(),
+            is_default,
+            readiness: Readiness::Up,
+            state: "up".into(),
+            time_limit: None,
+            node_count: 1,
+        };
+        let with = |default| Cluster { partitions: vec![of(default)], ..cluster(&[Readiness::Down]) };
+        assert!(told(&with(true), "", 1).unwrap().1.contains("partition `p`"));
+        assert_eq!(told(&with(false), "", 1), None);
     }
 
     #[test]

@@ -11,29 +11,21 @@ use maddock_sdk::{Result, local, quote};
 
 use crate::section::Section;
 
-/// The variable that names node 0 on every node; what the kernel puts into launchers' values where it is not known yet.
-const MAIN_NODE: &str = "MADDOCK_MAIN_NODE";
-
 /// The batch script. `program` is the maddock that nodes run their share by, where they do.
 #[must_use]
 pub fn batch(job: &Job, section: &Section, program: Option<&str>) -> String {
     let mut text = String::from(BATCH_HEAD);
     let nodes = job.topology.nodes;
     let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
-    let read = if program.is_some() { "node.json" } else { "node.sh" };
-    text.push_str(&BATCH_SETUP.replace("FILE", read));
-    if !section.modules.is_empty() {
-        text.push_str(MODULES);
-        for module in &section.modules {
-            let _ = writeln!(text, "module load -- {} || exit 125", quote::word(module));
-        }
-    }
+    text.push_str(NODES);
+    text.push_str(&BATCH_SETUP.replace("FILE", if program.is_some() { "node.json" } else { "node.sh" }));
+    modules(&mut text, section, "exit 125");
     let start = match program {
         None => "bash \"$directory/node.sh\"",
         Some(program) => {
             let _ = writeln!(text, "program={}", quote::word(program));
             text.push_str(PROGRAM);
-            "\"$program\" __node \"$directory/node.json\""
+            "bash \"$directory/node.sh\" \"$program\""
         }
     };
     let _ = writeln!(
@@ -44,6 +36,23 @@ pub fn batch(job: &Job, section: &Section, program: Option<&str>) -> String {
     text
 }
 
+/// The lines that load the section's modules, and what is done where one cannot be.
+pub(crate) fn modules(text: &mut String, section: &Section, otherwise: &str) {
+    if section.modules.is_empty() {
+        return;
+    }
+    text.push_str(MODULES);
+    for module in &section.modules {
+        let _ = writeln!(text, "module load -- {} || {otherwise}", quote::word(module));
+    }
+}
+
+/// What starts a node's share where maddock itself does it: only there the node's own address is known.
+#[must_use]
+pub fn start() -> String {
+    [START_HEAD, ADDRESS, START_END].concat()
+}
+
 /// What each node does; the same text for all, which finds its own part by its rank.
 #[must_use]
 pub fn node(job: &Job) -> String {
@@ -51,6 +60,7 @@ pub fn node(job: &Job) -> String {
     let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
     let _ = writeln!(text, "work={}", quote::word(&job.paths.work_directory));
     text.push_str(NODE_SETUP);
+    text.push_str(ADDRESS);
     text.push_str(if job.topology.nodes > 1 { NODE_PEERS } else { "peers=\n" });
     text.push_str(NODE_RUN);
     let globs: Vec<String> = job.collect.iter().filter_map(|pattern| glob(pattern)).collect();
@@ -63,7 +73,7 @@ pub fn node(job: &Job) -> String {
 }
 
 /// A pattern of `*` and `?` as a shell's word in which nothing else has a meaning; none for one that leads elsewhere.
-fn glob(pattern: &str) -> Option<String> {
+pub(crate) fn glob(pattern: &str) -> Option<String> {
     let segments: Vec<&str> = pattern.split('/').filter(|segment| !matches!(*segment, "" | ".")).collect();
     if segments.is_empty() || segments.contains(&"..") || pattern.starts_with('/') || pattern.contains('\0') {
         return None;
@@ -126,23 +136,9 @@ pub fn variables(job: &Job, section: &Section, role: Option<&NodeRole>, rank: u3
     export("MAD_SLURM_JOB_ID", "\"${SLURM_JOB_ID:-}\"");
     for variable in local::environment(job, role)? {
         let EnvValue::Text(value) = &variable.value else { continue };
-        // Only what a launcher made may speak of the main node; a user's value is what it is, letter by letter.
-        let of_job = job.env.iter().any(|own| own.name == variable.name);
-        let word = if of_job { quote::word(value) } else { with_main_node(value) };
-        export(&variable.name, &word);
+        export(&variable.name, &quote::word(value));
     }
     Ok(text)
-}
-
-/// A launcher's value in which the reference to the main node is left to the shell.
-fn with_main_node(value: &str) -> String {
-    let reference = format!("${MAIN_NODE}");
-    let parts: Vec<&str> = value.split(reference.as_str()).collect();
-    if parts.len() == 1 {
-        return quote::word(value);
-    }
-    let quoted = |part: &&str| if part.is_empty() { String::new() } else { quote::word(part) };
-    parts.iter().map(quoted).collect::<Vec<_>>().join(&format!("\"${{{MAIN_NODE}:-}}\""))
 }
 
 const BATCH_HEAD: &str = r"#!/usr/bin/env bash
@@ -150,9 +146,21 @@ const BATCH_HEAD: &str = r"#!/usr/bin/env bash
 set -u
 ";
 
-const BATCH_SETUP: &str = r#"# Task 0 runs where this script does: on the first node.
-export MADDOCK_MAIN_NODE=${SLURMD_NODENAME:-$(hostname)}
-if [ ! -r "$directory/FILE" ]; then
+/// The nodes' names, in the order of their tasks.
+pub(crate) const NODES: &str = r#"# Launchers' values speak of the nodes by these names. Task 0 runs on the first node.
+MADDOCK_NODES=$(scontrol show hostnames "${SLURM_JOB_NODELIST:-}" | paste -s -d , -)
+MADDOCK_NODES=${MADDOCK_NODES:-${SLURMD_NODENAME:-$(hostname)}}
+export MADDOCK_NODES MADDOCK_MAIN_NODE=${MADDOCK_NODES%%,*}
+"#;
+
+/// A node's own address, as the others reach it: not that of the loop back, which some name services give.
+pub(crate) const ADDRESS: &str = r#"for MADDOCK_NODE_ADDRESS in $(getent ahostsv4 "$host" | cut -d ' ' -f 1) $(hostname -I 2> /dev/null) "$host"; do
+  case $MADDOCK_NODE_ADDRESS in 127.* | *:*) ;; *) break ;; esac
+done
+export MADDOCK_NODE_ADDRESS
+"#;
+
+const BATCH_SETUP: &str = r#"if [ ! -r "$directory/FILE" ]; then
   printf 'maddock: %s is not on this node: runs belong on a file system that all nodes share\n' "$directory" >&2
   exit 125
 fi
@@ -170,6 +178,14 @@ const PROGRAM: &str = r#"if ! said=$("$program" --version 2>&1); then
   printf 'maddock: nodes with another system need a static build of it: name one by slurm.maddock\n' >&2
   exit 125
 fi
+"#;
+
+const START_HEAD: &str = r"#!/usr/bin/env bash
+# Starts one node's share of a job, by the program that is the argument: what it cannot know is said. Written by maddock.
+host=${SLURMD_NODENAME:-$(hostname)}
+";
+
+const START_END: &str = r#"exec "$1" __node "${0%/*}/node.json"
 "#;
 
 const NODE_HEAD: &str = r"#!/usr/bin/env bash
@@ -280,15 +296,5 @@ mod tests {
         for elsewhere in ["/etc/passwd", "../x", "a/../../x", "", "."] {
             assert_eq!(glob(elsewhere), None, "{elsewhere}");
         }
-    }
-
-    #[test]
-    fn only_the_main_node_is_left_to_the_shell() {
-        assert_eq!(
-            with_main_node("torchrun --master_addr=$MADDOCK_MAIN_NODE --x=$HOME"),
-            "'torchrun --master_addr='\"${MADDOCK_MAIN_NODE:-}\"' --x=$HOME'"
-        );
-        assert_eq!(with_main_node("$MADDOCK_MAIN_NODE"), "\"${MADDOCK_MAIN_NODE:-}\"");
-        assert_eq!(with_main_node("plain"), "plain");
     }
 }

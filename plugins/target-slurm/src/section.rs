@@ -6,9 +6,8 @@ use maddock_sdk::types::Error;
 use maddock_sdk::{Result, invalid};
 
 /// Members that upstream reads and this target does not need, each with why.
-const WITHOUT_EFFECT: [(&str, &str); 6] = [
+const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("output_dir", "logs and results are in the run's directory"),
-    ("results_dir", "logs and results are in the run's directory"),
     ("shared_workspace", "every node works in a copy of its own"),
     ("auto_cleanup_nodes", "processes of others are never ended"),
     ("verbose_node_check", "what a node finds wrong with itself is in its output"),
@@ -18,7 +17,7 @@ const WITHOUT_EFFECT: [(&str, &str); 6] = [
 /// What the section says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Section {
-    /// The partition; there is always one.
+    /// The partition; empty for the scheduler's default.
     pub partition: String,
     /// Nodes, where it says so.
     pub nodes: Option<u32>,
@@ -60,6 +59,8 @@ pub struct Section {
     pub check: bool,
     /// Seconds that a job may wait in the queue; none: for ever.
     pub queue_timeout: Option<u64>,
+    /// Where a script that runs once leaves its results.
+    pub results_dir: String,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -72,7 +73,7 @@ impl Section {
     /// Reads the section of a configuration.
     ///
     /// # Errors
-    /// A member is missing or cannot be.
+    /// A member cannot be.
     pub fn read(config: &str) -> Result<Self> {
         let config: Value = maddock_sdk::serde_json::from_str(config)
             .map_err(|error| invalid(format!("the configuration is not JSON: {error}")))?;
@@ -89,12 +90,6 @@ impl Section {
             Some(other) => Err(wrong(key, other, "a text")),
         };
         let list = |key: &str| names(key, section.get(key));
-        let partition = text("partition")?;
-        if partition.is_empty() {
-            return Err(invalid("no partition is named")
-                .hint("set `slurm.partition`; `sinfo` lists the partitions of the cluster")
-                .detail("key", "slurm.partition"));
-        }
         let flag = |key: &str| match section.get(key) {
             None | Some(Value::Null) => Ok(true),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -103,7 +98,8 @@ impl Section {
         let queue_timeout = match section.get("queue_timeout") {
             None | Some(Value::Null) => None,
             Some(value) => {
-                let seconds = value.as_u64().filter(|seconds| *seconds > 0);
+                let text = || value.as_str().and_then(|text| text.trim().parse().ok());
+                let seconds = value.as_u64().or_else(text).filter(|seconds| *seconds > 0);
                 Some(seconds.ok_or_else(|| wrong("queue_timeout", value, "a number of seconds from 1 on"))?)
             }
         };
@@ -126,7 +122,7 @@ impl Section {
             .map(|(key, why)| format!("`slurm.{key}` has no effect: {why}"))
             .collect();
         Ok(Self {
-            partition,
+            partition: text("partition")?,
             nodes,
             time,
             exclusive: flag("exclusive")?,
@@ -148,6 +144,7 @@ impl Section {
             mail_type: list("mail_type")?,
             modules: list("modules")?,
             network_interface: text("network_interface")?,
+            results_dir: text("results_dir")?,
             warnings,
         })
     }
@@ -237,11 +234,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_has_to_be_named() {
+    fn without_a_name_the_partition_is_left_to_the_scheduler() {
         for config in ["{}", r#"{"slurm": {}}"#, r#"{"slurm": {"partition": " "}}"#, r#"{"slurm": null}"#] {
-            let error = Section::read(config).unwrap_err();
-            assert!(error.message.contains("partition") && error.hint.is_some(), "{config}");
+            assert_eq!(Section::read(config).unwrap().partition, "", "{config}");
         }
+        assert_eq!(Section::read(r#"{"slurm": {"partition": " p "}}"#).unwrap().partition, "p");
     }
 
     #[test]

@@ -23,8 +23,8 @@ fn look_at(work: &mut plan::Work) {
     }
 }
 
-/// Everything that launching does, but for the handle. Answers the batch job's id.
-pub fn hand_in(job: &Job, work: &mut plan::Work) -> Result<String> {
+/// Everything that launching does, but for the handle. Answers what the job is known by, and its program.
+pub fn hand_in(job: &Job, work: &mut plan::Work) -> Result<(String, Option<String>)> {
     look_at(work);
     events::state(Phase::Starting, "staging");
     if let Some(share) = &mut work.share {
@@ -38,5 +38,5 @@ pub fn hand_in(job: &Job, work: &mut plan::Work) -> Result<String> {
     for (path, content, mode) in &work.files {
         files::write(path, content.as_bytes(), *mode).map_err(|error| error.during("writing the job's files"))?;
     }
-    slurm::submit(&work.batch).map_err(|error| crate::refused(error, &work.batch.partition))
+    crate::start(job, work)
 }

@@ -51,6 +51,7 @@ impl Place {
             .env("SLURM_JOB_ID", "39")
             .env("SLURMD_NODENAME", format!("node{rank}"))
             .env("MADDOCK_MAIN_NODE", "node0")
+            .env("MADDOCK_NODES", "node0,node1")
             .env("TMPDIR", self.root.join("local"));
         command
     }

@@ -19,16 +19,16 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::engine::Engine;
 use crate::capability::{ApiError, error};
 
-fn refused(message: impl Into<String>) -> ApiError {
+pub(in crate::capability) fn refused(message: impl Into<String>) -> ApiError {
     error(ErrorKind::Denied, message)
 }
 
-fn broken(doing: &str, cause: &io::Error) -> ApiError {
+pub(in crate::capability) fn broken(doing: &str, cause: &io::Error) -> ApiError {
     error(ErrorKind::Failed, format!("{doing}: {cause}"))
 }
 
 /// Where a destination really is, made if needed; it must be below the run's own directory.
-pub(super) fn destination(run: &Path, wanted: &str) -> Result<PathBuf, ApiError> {
+pub(in crate::capability) fn destination(run: &Path, wanted: &str) -> Result<PathBuf, ApiError> {
     let outside = || refused(format!("`{}` is not a directory below this run's own", wanted.escape_debug()));
     let path = Path::new(wanted);
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
@@ -143,7 +143,7 @@ fn unpack(reader: impl Read, root: &Path) -> Result<(), ApiError> {
 }
 
 /// A path without anything that leads up or to the root.
-fn below(path: &Path) -> Result<PathBuf, ApiError> {
+pub(in crate::capability) fn below(path: &Path) -> Result<PathBuf, ApiError> {
     let mut inside = PathBuf::new();
     for part in path.components() {
         match part {
@@ -175,7 +175,7 @@ fn stays_inside(place: &Path, target: &Path) -> Result<(), ApiError> {
 }
 
 /// Checks that a way consists of real directories: through a link it could lead anywhere.
-fn solid(root: &Path, way: &Path) -> Result<(), ApiError> {
+pub(in crate::capability) fn solid(root: &Path, way: &Path) -> Result<(), ApiError> {
     let mut place = root.to_owned();
     for part in way.components() {
         place.push(part);
@@ -194,14 +194,14 @@ fn solid(root: &Path, way: &Path) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn make_way(root: &Path, way: &Path) -> Result<(), ApiError> {
+pub(in crate::capability) fn make_way(root: &Path, way: &Path) -> Result<(), ApiError> {
     solid(root, way)?;
     let place = root.join(way);
     fs::create_dir_all(&place).map_err(|cause| broken(&format!("cannot make directory `{}`", place.display()), &cause))
 }
 
 /// Makes the way to a file, and takes away what is in its place.
-fn make_room(root: &Path, inside: &Path) -> Result<(), ApiError> {
+pub(in crate::capability) fn make_room(root: &Path, inside: &Path) -> Result<(), ApiError> {
     make_way(root, inside.parent().unwrap_or(Path::new("")))?;
     let place = root.join(inside);
     match fs::remove_file(&place) {

@@ -13,9 +13,10 @@ use bollard::models::{
 use maddock_bindings::api::docker::ContainerSpec;
 use maddock_bindings::api::types::{self, EnvValue, EnvVar, ErrorKind};
 
-use super::mark::{self, Mark};
+use super::upkeep::{DIRECTORY, OWNER};
 use super::{Docker, reference};
 use crate::capability::gate::Call;
+use crate::capability::mark::Mark;
 use crate::capability::secrets::SecretStore;
 use crate::capability::{ApiError, error, error_with_hint};
 
@@ -92,6 +93,8 @@ pub(super) struct Owner {
     pub(super) plugin: String,
     /// The process that will remove it.
     pub(super) mark: Option<Mark>,
+    /// The run's directory, which says whether it outlives that process.
+    pub(super) directory: PathBuf,
 }
 
 /// Paths of the host that a container wants, followed to where they really are. Looked up once, so that what the gate was
@@ -174,18 +177,29 @@ pub(super) fn scope(spec: &ContainerSpec, paths: &Paths) -> Call<Docker> {
     for request in &spec.device_requests {
         call = call.on_all("device-request", request_words(request));
     }
-    let when = |call: Call<Docker>, name: &'static str, value: &str| {
-        if value.is_empty() { call } else { call.on(name, value) }
+    // What is left to the engine and the image is told, too: a rule that names networks does not cover whichever is the
+    // default, and a ceiling does not cover what has none.
+    let given = |value: &str| if value.is_empty() { "default".to_owned() } else { value.to_owned() };
+    let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+    let extra = |name: &str| {
+        let found = spec.extra.iter().find(|extra| extra.name == name);
+        found.map_or_else(|| "unlimited".to_owned(), |extra| unlimited(&extra.value))
     };
-    call = when(call, "network", &spec.network);
-    call = when(call, "ipc", &spec.ipc);
-    call = when(call, "user", &spec.user);
+    call = call
+        .on("network", given(&spec.network))
+        .on("ipc", given(&spec.ipc))
+        .on("user", given(&spec.user))
+        .on("memory", bytes(spec.memory.filter(|bytes| *bytes > 0)))
+        .on("cpus", extra("cpus"))
+        .on("pids-limit", extra("pids-limit"))
+        .on_all("shared-memory", spec.shared_memory.map(|bytes| bytes.to_string()));
     if spec.privileged {
         call = call.on("privileged", "true");
     }
     call = call
         .on_all("capability", &spec.add_capabilities)
-        .on_all("security-option", &spec.security_options)
+        // Engines take `name:value`, too: one spelling for rules.
+        .on_all("security-option", spec.security_options.iter().map(|option| option.replacen(':', "=", colon(option))))
         .on_all("group", &spec.groups);
     call = environment_scope(call, &spec.env);
     for extra in &spec.extra {
@@ -198,10 +212,22 @@ pub(super) fn scope(spec: &ContainerSpec, paths: &Paths) -> Call<Docker> {
             "device-cgroup-rule" => call.on("device-cgroup-rule", &extra.value),
             "publish" => call.on("publish", &extra.value),
             "sysctl" => call.on("sysctl", &extra.value),
+            "cpus" | "pids-limit" => call,
             name => call.on("option", name),
         };
     }
     call
+}
+
+/// How many colons of a security option part its name from its value.
+fn colon(option: &str) -> usize {
+    usize::from(option.find(':').is_some_and(|colon| option.find('=').is_none_or(|equals| colon < equals)))
+}
+
+/// To an engine 0 and less are no limit.
+fn unlimited(number: &str) -> String {
+    let none = number.parse::<f64>().is_ok_and(|number| number <= 0.0);
+    if none { "unlimited".to_owned() } else { number.to_owned() }
 }
 
 /// `driver/id` of each device asked for, `driver/all` where none is named.
@@ -405,7 +431,7 @@ fn security(options: &[String], host: &mut HostConfig) -> Result<(), ApiError> {
 fn labels(spec: &ContainerSpec, owner: &Owner) -> Result<HashMap<String, String>, ApiError> {
     let mut labels = HashMap::new();
     for types::Entry { name, value } in &spec.labels {
-        if name.is_empty() || [RUN, JOB, PLUGIN, mark::OWNER].contains(&name.as_str()) {
+        if name.is_empty() || [RUN, JOB, PLUGIN, OWNER, DIRECTORY].contains(&name.as_str()) {
             return Err(invalid(format!("label `{name}` is set by the host: a plugin cannot")));
         }
         labels.insert(name.clone(), value.clone());
@@ -416,7 +442,10 @@ fn labels(spec: &ContainerSpec, owner: &Owner) -> Result<HashMap<String, String>
         labels.insert(JOB.to_owned(), job.clone());
     }
     if let Some(mark) = owner.mark.as_ref().and_then(Mark::text) {
-        labels.insert(mark::OWNER.to_owned(), mark);
+        labels.insert(OWNER.to_owned(), mark);
+    }
+    if let Some(directory) = owner.directory.to_str().filter(|directory| !directory.is_empty()) {
+        labels.insert(DIRECTORY.to_owned(), directory.to_owned());
     }
     Ok(labels)
 }
@@ -626,7 +655,13 @@ pub(super) mod tests {
     }
 
     fn owner() -> Owner {
-        Owner { run: "r1".to_owned(), job: Some("j1".to_owned()), plugin: "target-docker".to_owned(), mark: None }
+        Owner {
+            run: "r1".to_owned(),
+            job: Some("j1".to_owned()),
+            plugin: "target-docker".to_owned(),
+            mark: None,
+            directory: PathBuf::new(),
+        }
     }
 
     fn body(spec: &ContainerSpec) -> Result<ContainerCreateBody, ApiError> {
@@ -722,9 +757,25 @@ pub(super) mod tests {
             .on("container", "c")
             .on("image", "i")
             .on("mount-write", &real)
-            .on("mount", &real);
+            .on("mount", &real)
+            .on("network", "default")
+            .on("ipc", "default")
+            .on("user", "default")
+            .on("memory", "unlimited")
+            .on("cpus", "unlimited")
+            .on("pids-limit", "unlimited");
         assert_eq!(scope(&spec, &Paths::of(&spec, true)), expected);
         assert_eq!(body(&spec).unwrap().host_config.unwrap().mounts.unwrap()[0].source.as_deref(), Some(real.as_str()));
+    }
+
+    #[test]
+    fn a_security_option_has_one_spelling_and_no_limit_one_word() {
+        for (given, told) in [("seccomp:unconfined", "seccomp=unconfined"), ("label=a:b", "label=a:b"), ("x", "x")] {
+            assert_eq!(given.replacen(':', "=", colon(given)), told);
+        }
+        for (given, told) in [("-1", "unlimited"), ("0", "unlimited"), ("100", "100"), ("1.5", "1.5"), ("x", "x")] {
+            assert_eq!(unlimited(given), told);
+        }
     }
 
     #[test]

@@ -81,9 +81,10 @@ impl Bench {
             secrets,
             docker: Connection::default(),
             queue: crate::capability::Queue::default(),
+            clusters: crate::capability::Clusters::default(),
             policy: Arc::new(Policy::permissive(PLUGIN, "docker", roots)),
             trace: Trace::to_file(&root.join("trace.jsonl"), &run).unwrap(),
-            detached: false,
+            lifelines: Default::default(),
         };
         let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
         let (sender, events) = mpsc::channel(256);

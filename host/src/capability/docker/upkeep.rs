@@ -2,6 +2,7 @@
 //! that was killed. It asks at the
 //! gate like everybody else, as the plugin `kernel` of the shipped rules.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use maddock_bindings::api::events::Level;
@@ -10,11 +11,19 @@ use maddock_bindings::api::types::Entry;
 use super::Docker;
 use super::containers;
 use super::engine::Engine;
-use super::mark::{self, Mark};
 use super::spec;
 use crate::capability::ApiError;
 use crate::capability::gate::{Call, Gate, Identity};
+use crate::capability::mark::Mark;
 use crate::plugin::RunContext;
+use crate::results::attendance::lives_on;
+
+/// The label that says which process answers for a container.
+pub(super) const OWNER: &str = "maddock.owner";
+/// The label with the directory of its run.
+pub(super) const DIRECTORY: &str = "maddock.directory";
+/// The label by which a plugin asks that a container outlive its run, for a person to look around in.
+pub(super) const KEPT: &str = "maddock.keep-alive";
 
 fn gate(context: &RunContext) -> Gate {
     let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true };
@@ -82,8 +91,8 @@ async fn swept_job(context: &RunContext, job: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Removes the containers of runs of this machine that were killed, but for those that were to be kept alive. Answers what
-/// there is to tell of it.
+/// Removes the containers of runs of this machine that were killed, but for those that were to be kept alive, and those of
+/// jobs that outlive their process as their run's directory says. Answers what there is to tell of it.
 pub(super) async fn recover(context: &RunContext, engine: &Engine) -> Vec<(Level, String)> {
     match recovered(context, engine).await {
         Ok(told) => told,
@@ -94,12 +103,16 @@ pub(super) async fn recover(context: &RunContext, engine: &Engine) -> Vec<(Level
 
 async fn recovered(context: &RunContext, engine: &Engine) -> Result<Vec<(Level, String)>, ApiError> {
     let gate = gate(context);
-    let permit = gate.permit(Call::<Docker>::new("find-containers").on("label", mark::OWNER))?;
-    let marked = permit.finish(containers::labelled(engine, mark::OWNER).await)?;
+    let permit = gate.permit(Call::<Docker>::new("find-containers").on("label", OWNER))?;
+    let marked = permit.finish(containers::labelled(engine, OWNER).await)?;
     let mut told = Vec::new();
     for (id, labels) in marked {
-        let gone = labels.get(mark::OWNER).and_then(|text| Mark::read(text)).is_some_and(|mark| mark.is_gone());
-        let Some(run) = labels.get(spec::RUN).filter(|_| gone && !labels.contains_key(mark::KEPT)) else { continue };
+        let gone = labels.get(OWNER).and_then(|text| Mark::read(text)).is_some_and(|mark| mark.is_gone());
+        let Some(run) = labels.get(spec::RUN).filter(|_| gone && !labels.contains_key(KEPT)) else { continue };
+        let place = labels.get(DIRECTORY).zip(labels.get(spec::JOB));
+        if place.is_some_and(|(directory, job)| lives_on(Path::new(directory), job)) {
+            continue;
+        }
         let permit = gate.permit(Call::<Docker>::new("remove-container").on("container", &id))?;
         told.push(match permit.finish(containers::remove(engine, run, &id).await) {
             Ok(()) => (Level::Info, format!("removed container `{id}`: its run `{run}` was killed")),

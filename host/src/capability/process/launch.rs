@@ -11,8 +11,9 @@ use rustix::fs::OFlags;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::Command;
 
+use super::lifeline::Lifelines;
 use super::prepare::{Asked, Prepared};
 use super::supervise::{self, LET_GO, OUTPUT_FILE, Specification, Started};
 use super::{Process, failure, proc_table};
@@ -108,7 +109,7 @@ pub(super) async fn launch(
     supervisor: &Path,
     asked: Asked,
     output: &Path,
-    context: &RunContext,
+    (context, job): (&RunContext, &str),
 ) -> Result<String, ApiError> {
     if asked.has_stdin() {
         return Err(error_with_hint(
@@ -124,7 +125,7 @@ pub(super) async fn launch(
         .create(output)
         .map_err(|why| failure("make", output, &why))?;
     let log = make_log(output)?;
-    let launched = supervised(supervisor, prepared, output, context.detached).await;
+    let launched = supervised(supervisor, prepared, output, (&context.lifelines, job)).await;
     if launched.is_err() {
         // So that another attempt finds the place free.
         let _ = std::fs::remove_file(log);
@@ -151,7 +152,12 @@ fn make_log(output: &Path) -> Result<PathBuf, ApiError> {
     }
 }
 
-async fn supervised(supervisor: &Path, prepared: Prepared, output: &Path, detached: bool) -> Result<String, ApiError> {
+async fn supervised(
+    supervisor: &Path,
+    prepared: Prepared,
+    output: &Path,
+    (lifelines, job): (&Lifelines, &str),
+) -> Result<String, ApiError> {
     let program = prepared.program.clone();
     let broken = |why: io::Error| failure("supervise", &program, &why);
     let mut command = Command::new(supervisor);
@@ -182,7 +188,7 @@ async fn supervised(supervisor: &Path, prepared: Prepared, output: &Path, detach
         BufReader::new(answer.take(LONGEST_ANSWER)).read_line(&mut line).await?;
         let started: Started = serde_json::from_str(&line)
             .map_err(|_| io::Error::new(io::ErrorKind::UnexpectedEof, "the supervisor ended without an answer"))?;
-        if detached && matches!(started, Started::Pid(_)) {
+        if lifelines.at_once() && matches!(started, Started::Pid(_)) {
             lifeline.write_all(&[LET_GO]).await?;
             lifeline.flush().await?;
         }
@@ -210,15 +216,8 @@ async fn supervised(supervisor: &Path, prepared: Prepared, output: &Path, detach
         machine: proc_table::machine(),
     };
     let text = serde_json::to_string(&handle).map_err(|why| error(ErrorKind::Failed, why.to_string()))?;
-    tokio::spawn(hold(child, lifeline));
+    lifelines.hold(job, child, lifeline);
     Ok(text)
-}
-
-/// Holds the lifeline until the supervisor has ended, and waits for it. The end of the runtime drops this task, and the
-/// end of the process closes the pipe: either way the program ends, unless it was let go.
-async fn hold(mut child: Child, lifeline: ChildStdin) {
-    let _ = child.wait().await;
-    drop(lifeline);
 }
 
 fn specification(prepared: Prepared) -> io::Result<Vec<u8>> {

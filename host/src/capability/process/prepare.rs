@@ -9,9 +9,10 @@ use std::time::Duration;
 use maddock_bindings::api::process::Command;
 use maddock_bindings::api::types::{EnvValue, EnvVar, ErrorKind};
 
-use super::Process;
+use super::{Process, interpreter};
 use crate::capability::files::place;
 use crate::capability::gate::{Call, Permit};
+use crate::capability::policy::Policy;
 use crate::capability::secrets::SecretStore;
 use crate::capability::{ApiError, error, error_with_hint};
 use crate::plugin::RunContext;
@@ -22,6 +23,8 @@ const ALWAYS_INHERITED: [&str; 2] = ["PATH", "HOME"];
 /// A command that is well formed, before the gate was asked.
 pub(super) struct Asked {
     argv: Vec<String>,
+    /// The arguments as policy and trace may see them.
+    shown: String,
     /// The last part of `argv[0]`.
     name: String,
     /// None where the program is not there.
@@ -81,14 +84,27 @@ impl Asked {
             .filter_map(|name| Some((name.to_owned(), context.environment.get(name)?.to_owned())))
             .collect();
         let time_limit = time_limit_ms.map(Duration::from_millis);
-        Ok(Self { name, program, inherited, inherit, env, directory, stdin, time_limit, argv })
+        let shown = shown(argv.get(1..).unwrap_or_default(), &context.secrets);
+        Ok(Self { shown, name, program, inherited, inherit, env, directory, stdin, time_limit, argv })
     }
 
     /// Adds what the command wants to touch to a call.
-    pub(super) fn describe(&self, call: Call<Process>) -> Call<Process> {
+    pub(super) fn describe(&self, call: Call<Process>, policy: &Policy) -> Call<Process> {
         let mut call = call.on("program", &self.name);
         if let Some(program) = &self.program {
             call = call.on("path", program.to_string_lossy());
+            // Reading a program whole costs time: only where a rule wants to know.
+            if policy.speaks_of("program-digest") {
+                call = call.on("program-digest", digest(program).unwrap_or_default());
+            }
+        }
+        let arguments = self.argv.get(1..).unwrap_or_default();
+        let time = self.time_limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.as_secs_f64().to_string());
+        call = call.on("arguments", &self.shown).on("time", time);
+        if let Some(interpreter) =
+            interpreter::of_inline_code(&self.name, self.program.as_deref(), arguments, self.has_stdin())
+        {
+            call = call.on("inline-code", interpreter);
         }
         let secrets = self.env.iter().filter_map(|variable| match &variable.value {
             EnvValue::Secret(name) => Some(name),
@@ -149,6 +165,36 @@ impl Asked {
     }
 }
 
+/// Arguments as one line, without any secret that somebody has put there: the line goes into the trace.
+fn shown(arguments: &[String], secrets: &SecretStore) -> String {
+    let values = secrets.values();
+    let hidden = arguments
+        .iter()
+        .map(|argument| values.iter().fold(argument.clone(), |argument, value| argument.replace(value, "[secret]")));
+    let hidden: Vec<String> = hidden.collect();
+    // What cannot be quoted has a NUL byte, and was refused before.
+    shlex::try_join(hidden.iter().map(String::as_str)).unwrap_or_default()
+}
+
+/// `sha256:…` of a program's file. It is read before it is executed: whoever can replace the file in between can deceive this.
+fn digest(program: &Path) -> std::io::Result<String> {
+    use std::io::BufRead;
+
+    use sha2::Digest;
+
+    let mut file = std::io::BufReader::with_capacity(1 << 16, std::fs::File::open(program)?);
+    let mut hasher = sha2::Sha256::new();
+    loop {
+        let bytes = file.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(format!("sha256:{}", hex::encode(hasher.finalize())));
+        }
+        hasher.update(bytes);
+        let read = bytes.len();
+        file.consume(read);
+    }
+}
+
 fn reveal_one(secret: &str, variable: &str, secrets: &SecretStore) -> Result<String, ApiError> {
     let value = secrets.reveal(secret).ok_or_else(|| {
         error_with_hint(
@@ -177,4 +223,17 @@ fn check_name(name: &str) -> Result<(), ApiError> {
         format!("`{shown}` is not the name of a variable"),
         "names are letters, digits and `_`, and begin with no digit",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_among_arguments_is_not_in_what_the_trace_will_hold() {
+        let mut secrets = SecretStore::default();
+        secrets.add("credential/x/token", "s3cret value");
+        let arguments = ["--token=s3cret value", "a b", "s3"].map(str::to_owned);
+        assert_eq!(shown(&arguments, &secrets), "'--token=[secret]' 'a b' s3");
+    }
 }

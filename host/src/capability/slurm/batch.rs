@@ -9,6 +9,7 @@ use maddock_bindings::api::slurm::Batch;
 use maddock_bindings::api::types::{EnvValue, ErrorKind};
 
 use super::client::Client;
+use super::nodes;
 use super::{Owner, Slurm, check_id};
 use crate::capability::files::place;
 use crate::capability::gate::{Call, Permit};
@@ -34,6 +35,8 @@ pub(super) struct Order {
     batch: Batch,
     comment: String,
     secrets: Vec<(String, String)>,
+    /// Each by its own name; an empty one where the choice is left to the scheduler.
+    nodes: Vec<String>,
 }
 
 impl Order {
@@ -85,22 +88,26 @@ impl Order {
         let output = below(&batch.output, roots)?;
         let error_output = below(&batch.error_output, roots)?;
         let secrets = secret_names(&batch)?;
+        let nodes = nodes::each(&batch.nodelist)?;
         let batch = Batch { directory, output, error_output, ..batch };
-        Ok(Self { batch, comment: owner.comment(), secrets })
+        Ok(Self { batch, comment: owner.comment(), secrets, nodes })
     }
 
     /// What the gate is told. Values that were left to the scheduler are told too, as empty ones: a rule that names
     /// partitions does not cover whichever is the default.
     pub(super) fn describe(&self, call: Call<Slurm>) -> Call<Slurm> {
-        let Batch { partition, account, qos, reservation, nodes, time_limit, nodelist, .. } = &self.batch;
+        let Batch { partition, account, qos, reservation, nodes, time_limit, gpus_per_node, gres, .. } = &self.batch;
         let time = time_limit.map_or_else(|| "unlimited".to_owned(), |minutes| minutes.to_string());
-        call.on("partition", partition)
-            .on("account", account)
-            .on("qos", qos)
-            .on("reservation", reservation)
+        // The scheduler takes several at once, and each of them must be allowed.
+        call.on_all("partition", partition.split(','))
+            .on_all("account", account.split(','))
+            .on_all("qos", qos.split(','))
+            .on_all("reservation", reservation.split(','))
             .on("node-count", nodes.to_string())
+            .on("gpus-per-node", gpus_per_node.to_string())
+            .on_all("gres", (!gres.is_empty()).then(|| gres.split(',')).into_iter().flatten())
             .on("time", time)
-            .on_all("nodes", nodelist.iter().cloned())
+            .on_all("nodes", self.nodes.iter().cloned())
             .on_all("path", [&self.batch.directory, &self.batch.output, &self.batch.error_output])
             .on_all("env", self.secrets.iter().map(|(name, _)| name.clone()))
             .on_all("secret", self.secrets.iter().map(|(_, secret)| secret.clone()))

@@ -1,62 +1,132 @@
 //! One job to its end, and what is left of it: verdict, rows, logs, and the files that go by the compatible names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::prepare::Ready;
 use super::{JobReport, Outcome, Shared, Work};
 use crate::capability::process::supervise::OUTPUT_FILE;
 use crate::pipeline::event::{Event, Gravity};
-use crate::pipeline::execute::{self, Executed, Order};
+use crate::pipeline::execute::{self, Begin, Executed, Order};
 use crate::pipeline::image::Image;
 use crate::pipeline::job::{self};
+use crate::pipeline::keeper::Keeper;
 use crate::pipeline::record::{self, Judged};
+use crate::pipeline::recorded::Entry;
+use crate::pipeline::resume::JobRecord;
 use crate::plugin::PluginError;
 use crate::plugin::manifest::Kind;
 use crate::results::row::{JobFacts, Row};
+use crate::results::run_directory::JOB_FILE;
+
+/// What became of a job that was to be executed.
+pub(super) enum Execution {
+    /// It is over; whether policy refused something that it needed.
+    Judged(Box<Judged>, bool),
+    /// It goes on without this process.
+    Left,
+    /// It was to be launched when this process was told to leave.
+    Unlaunched,
+}
 
 impl Shared {
-    pub(super) async fn execute(&self, id: &str, work: &Work, ready: &Ready, facts: JobFacts) -> (Judged, bool) {
+    pub(super) async fn execute(&self, work: &Work, ready: &Ready, facts: JobFacts) -> Execution {
+        let job = &ready.job;
+        let record = JobRecord {
+            nodes: job.topology.nodes,
+            reporting_nodes: job::reporting_nodes(job),
+            time_limit: job.time_limit,
+            collect: job.collect.clone(),
+            secrets: ready.secrets.clone(),
+            ..JobRecord::planned(&job.id, work, facts)
+        };
+        self.conclude(record, Begin::Launch(job)).await
+    }
+
+    /// A job to its verdict, whether it begins here or was launched by another process.
+    pub(super) async fn conclude(&self, record: JobRecord, begin: Begin<'_>) -> Execution {
         let place = &self.place;
-        let directory = PathBuf::from(&ready.job.paths.directory);
+        let (id, work) = (record.id.as_str(), &record.work);
+        let launches = matches!(begin, Begin::Launch(_));
+        let directory = place.directory.path().join("jobs").join(id);
         let log = directory.join("run.log");
         place.events.emit(&Event::JobStarted { job: id.to_owned(), model: work.card.name.clone(), log: log.clone() });
+        let keeper = match self.keeper(&record, launches) {
+            Ok(keeper) => keeper,
+            Err(error) => {
+                let executed = Executed { problems: vec![error], ..Executed::default() };
+                return self.judge(&record, &log, executed).await;
+            }
+        };
         let order = Order {
             target: &self.target.plugin,
             features: &self.target.info.features,
-            job: &ready.job,
+            id,
+            nodes: record.nodes,
+            time_limit: record.time_limit,
+            keep_alive: self.options.keep_alive,
             log: &log,
             events: &place.events,
             stop: place.stop.clone(),
+            keeper: Some(&keeper),
             secrets: place.context.secrets.values().into_iter().map(str::to_owned).collect(),
         };
-        let executed = execute::execute(&place.session(), order).await.unwrap_or_else(|error| Executed {
+        let executed = execute::execute(&place.session(), order, begin).await.unwrap_or_else(|error| Executed {
             problems: vec![format!("its log `{}` cannot be opened: {error}", log.display())],
             ..Executed::default()
         });
         for problem in &executed.problems {
             place.events.say(Gravity::Error, id, problem);
         }
+        if executed.left {
+            return Execution::Left;
+        }
+        if executed.interrupted && executed.ending.is_none() && executed.collection.is_none() && keeper.leaves() {
+            // Its launch was cut off; it has its verdict with those that are left.
+            return Execution::Unlaunched;
+        }
+        self.judge(&record, &log, executed).await
+    }
+
+    /// Who sees to it that another process can go on; everything that it needs is written before the launch.
+    fn keeper(&self, record: &JobRecord, launches: bool) -> Result<Keeper, String> {
+        let place = &self.place;
+        let records = place.records.clone().ok_or_else(|| "nothing is kept of it".to_owned())?;
+        if launches {
+            records
+                .write_job(record)
+                .map_err(|error| format!("what a later process needs cannot be written: {error}"))?;
+        }
+        Ok(Keeper {
+            records,
+            job: record.clone(),
+            context: place.context.clone(),
+            manner: place.manner,
+            progress: place.progress.clone(),
+        })
+    }
+
+    async fn judge(&self, record: &JobRecord, log: &Path, executed: Executed) -> Execution {
+        let place = &self.place;
+        let (id, work) = (record.id.as_str(), &record.work);
         let refused = executed.error.as_ref().is_some_and(PluginError::is_denied);
         let evidence = record::Gathering {
             id,
             card: &work.card,
             config: &place.config,
             tree: &place.context.roots.tree,
-            log: &log,
-            facts,
-            nodes: ready.job.topology.nodes,
+            log,
+            facts: record.facts.clone(),
+            nodes: record.reporting_nodes,
             skip_model: self.options.skip_model,
-            worker: place
-                .environment()
-                .get("MAD_COLLECT_METRICS")
-                .is_some_and(|value| value.eq_ignore_ascii_case("false")),
+            worker: self.worker,
         };
         let judged = record::judge(evidence, &executed).await;
-        if let Err(error) = record::close_log(&log, &work.card.name, &judged) {
+        if let Err(error) = record::close_log(log, &work.card.name, &judged) {
             place.events.say(Gravity::Warning, id, format!("cannot end its log: {error}"));
         }
+        let directory = place.directory.path().join("jobs").join(id);
         // The log has it all, without the secrets that this file may hold.
         let _ = tokio::fs::remove_file(directory.join(OUTPUT_FILE)).await;
         if !self.options.keep_work && !self.options.keep_alive {
@@ -65,22 +135,25 @@ impl Shared {
         }
         // The nodes' copy of this program.
         let _ = tokio::fs::remove_dir_all(directory.join("bin")).await;
-        (judged, refused)
+        Execution::Judged(Box::new(judged), refused)
     }
 
     /// Writes a job's rows, its views, and its part of the run's directory; says what to do where it failed.
     pub(super) async fn finish(&self, id: String, work: Work, image: String, judged: Judged, refused: bool) -> Outcome {
         let place = &self.place;
         if !self.options.dry_run {
+            // Its verdict first: whoever finds it does not record the job again, whatever happens from here on.
+            self.record(&id, &work, &judged, refused, false);
             if !judged.rows.is_empty() && place.config.get("skip_perf_collection") != Some(&Value::Bool(true)) {
                 self.report(&judged.rows).await;
             }
             self.views(&id, &work, &judged);
+            self.record(&id, &work, &judged, refused, true);
         }
         place.events.emit(&Event::JobEnded {
             job: id.clone(),
             model: work.card.name.clone(),
-            status: judged.verdict.status(),
+            status: judged.verdict.status().into(),
             reason: judged.reason.clone(),
             seconds: judged.duration,
         });
@@ -146,28 +219,19 @@ impl Shared {
                 place.events.say(Gravity::Warning, id, format!("cannot write `{}`: {error}", file.name));
             }
         }
-        let summary = json!({
-            "job": id,
-            "model": work.card.name,
-            "image": work.image.as_ref().map(Image::reference),
-            // What was run, where that is known: a tag may have moved since the build.
-            "image_digest": judged.image_digest.clone().or_else(|| work.image.as_ref()?.image_digest.clone()),
-            "execution": judged.execution,
-            "evidence": judged.evidence,
-            "verdict": judged.verdict.status(),
-            "reason": judged.reason,
-            "hint": judged.hint,
-            "seconds": judged.duration,
-            "rows": judged.rows.iter().map(record::row_json).collect::<Vec<_>>(),
-        });
-        let written = ensure(&directory).and_then(|()| {
-            crate::results::run_directory::replace_file(
-                &directory.join("job.json"),
-                format!("{summary:#}\n").as_bytes(),
-            )
-        });
-        if let Err(error) = written {
-            place.events.say(Gravity::Error, id, format!("cannot write `job.json`: {error}"));
+    }
+
+    fn record(&self, id: &str, work: &Work, judged: &Judged, refused: bool, reported: bool) {
+        let entry = Entry {
+            id,
+            model: &work.card.name,
+            image: work.image.as_ref().map(Image::reference),
+            digest: work.image.as_ref().and_then(|image| image.image_digest.as_deref()),
+            judged,
+            refused,
+        };
+        if let Err(error) = entry.write(&self.place.directory, reported) {
+            self.place.events.say(Gravity::Error, id, format!("cannot write `{JOB_FILE}`: {error}"));
         }
     }
 
@@ -186,9 +250,4 @@ impl Shared {
             self.place.events.say(Gravity::Warning, id, format!("cannot write `{base}.live.log`: {error}"));
         }
     }
-}
-
-/// A job that failed in its setup has no directory yet.
-fn ensure(directory: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use maddock_bindings::api::types::Entry;
 use serde_json::Value;
 
-use super::{DEFAULT_TIME_LIMIT, Shared, TimeLimit, Work};
+use super::{DEFAULT_TIME_LIMIT, Place, Shared, TimeLimit, Work};
 use crate::config::{ConfigError, gpus, tools, words};
 use crate::pipeline::card::Card;
 use crate::pipeline::devices::Lease;
@@ -53,6 +53,8 @@ impl SetupError {
 pub(super) struct Ready {
     pub(super) job: Job,
     pub(super) lease: Option<Lease>,
+    /// Names of the secrets that it is given.
+    pub(super) secrets: Vec<String>,
 }
 
 impl Shared {
@@ -105,7 +107,7 @@ impl Shared {
     pub(super) async fn prepare(&self, id: &str, work: &Work, facts: &mut JobFacts) -> Result<Ready, SetupError> {
         let place = &self.place;
         let card = &work.card;
-        let lease = if self.target.has("multi-node") { None } else { self.devices(card).await? };
+        let lease = if self.target.has("multi-node") { None } else { self.devices(id, card).await? };
         let indices = lease.as_ref().map(Lease::indices).unwrap_or_default();
         let devices = u32::try_from(indices.len()).unwrap_or(u32::MAX);
         let (nodes, devices) = if self.target.has("multi-node") { self.asked_for(card)? } else { (1, devices) };
@@ -118,8 +120,11 @@ impl Shared {
             Some(inventory) if !indices.is_empty() => Some(self.attach(&session, inventory, indices).await?),
             _ => None,
         };
-        let asked = job::launcher(card, &place.config, place.environment());
-        let (topology, arrangement) = self.arrange(&session, card, asked.as_deref(), id, (nodes, devices)).await?;
+        let asked = job::launcher(card, &place.said, &place.presets, place.environment());
+        let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
+        let elsewhere = self.target.has("multi-node");
+        let wish = job::Asked { launcher: asked.as_deref().unwrap_or("none"), job: id, nodes, devices, elsewhere };
+        let (topology, arrangement) = self.arrange(&session, card, &script, wish).await?;
         facts.launcher =
             if asked.is_some() { arrangement.name.clone() } else { self.target.info.default_launcher.clone() };
 
@@ -128,14 +133,13 @@ impl Shared {
                 format!("`{}` asks for data, and data providers are not in this version: it runs without", card.name);
             place.events.say(Gravity::Warning, "", text);
         }
-        let script = stage::find_script(&place.context.roots.tree, &card.name, &job::text(&card.model, "scripts"))?;
         let additions = self.additions(card)?;
         let arguments = self.arguments(card)?;
         let directory = self.job_directory(id)?;
         let workspace = job::workspace(&directory);
         let hooks: Vec<String> =
             additions.before.iter().chain(&additions.after).map(|hook| hook.file.clone()).collect();
-        if !self.options.dry_run {
+        if self.is_staged() {
             let (tree, name, work_directory) =
                 (place.context.roots.tree.clone(), card.name.clone(), job::work_directory(card));
             let (staged, destination) = (script.clone(), workspace.clone());
@@ -153,12 +157,17 @@ impl Shared {
         if self.options.skip_model {
             options |= JobOptions::SKIP_MODEL;
         }
+        if place.manner.detached {
+            options |= JobOptions::DETACH;
+        }
         let mut job = job::assemble(Ingredients {
             run_id: place.directory.id().as_str(),
             id,
             card,
             image: work.image.as_ref(),
             config: &place.config,
+            said: &place.said,
+            presets: &place.presets,
             environment: place.environment(),
             secret_names: &secret_names,
             inventory: self.inventory.as_ref(),
@@ -173,18 +182,20 @@ impl Shared {
             time_limit: self.time_limit(card)?,
             profile: &self.options.profile,
             options,
+            elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
-        if self.target.has("shares") && job.image.is_some() {
+        if self.target.has("shares") && job.image.is_some() && !job::deploys_itself(&arrangement) {
             self.share(&mut job, directory)?;
         }
-        Ok(Ready { job, lease })
+        Ok(Ready { job, lease, secrets: secret_names })
     }
 
     /// What a target needs that starts this program on each node.
     fn share(&self, job: &mut Job, directory: PathBuf) -> Result<(), SetupError> {
         let program = share::program(&directory, self.options.dry_run)?;
         let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
-        let text = share::text_of(job, &self.place.context.roots.output);
+        let context = &self.place.context;
+        let text = share::text_of(job, &context.roots.output, context.policy.given());
         job.extra.extend([
             entry("share", text),
             entry("program", program.path.display().to_string()),
@@ -197,23 +208,28 @@ impl Shared {
     fn asked_for(&self, card: &Card) -> Result<(u32, u32), SetupError> {
         let provides = &self.target.plugin.loaded().manifest.provides;
         let sections: Vec<&str> = provides.iter().map(String::as_str).collect();
-        let config = &self.place.config;
-        let wanted = gpus::resolve(config, &sections, &card.model);
+        let Place { said, presets, .. } = &self.place;
+        let wanted = gpus::resolve(said, &sections, &card.model, presets);
         for warning in &wanted.warnings {
             self.place.events.say(Gravity::Warning, &card.name, warning);
         }
-        let nodes = job::nodes(config, &sections).map_err(SetupError::Other)?;
-        Ok((nodes, wanted.count.on_cluster()?))
+        let nodes = job::nodes(said, card, presets, &sections).map_err(SetupError::Other)?;
+        let (count, whole) = wanted.on_cluster()?;
+        if let Some(whole) = whole {
+            self.place.events.say(Gravity::Info, &card.name, whole);
+        }
+        Ok((nodes, count))
     }
 
     /// Waits for the devices that a model wants. On a machine without any, a model runs without, unless the configuration
     /// asks for devices by number.
-    async fn devices(&self, card: &Card) -> Result<Option<Lease>, SetupError> {
-        let wanted = gpus::resolve(&self.place.config, &[], &card.model);
+    async fn devices(&self, id: &str, card: &Card) -> Result<Option<Lease>, SetupError> {
+        let wanted = gpus::resolve(&self.place.said, &[], &card.model, &self.place.presets);
         for warning in &wanted.warnings {
             self.place.events.say(Gravity::Warning, &card.name, warning);
         }
-        let asked_by_card = wanted.source == "default" || wanted.source.starts_with("model.");
+        let asked_by_card =
+            ["default", gpus::VENDOR].contains(&wanted.source.as_str()) || wanted.source.starts_with("model.");
         let by_number =
             self.place.config.get("docker_gpus").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
         if self.inventory.is_none() && asked_by_card && !by_number {
@@ -223,6 +239,7 @@ impl Shared {
             gpus::Count::All => self.pool.size(),
             gpus::Count::Exactly(count) => usize::try_from(count).unwrap_or(usize::MAX),
         };
+        let _waiting = self.place.progress.waiting(id);
         tokio::select! {
             lease = self.pool.take(count) => match lease {
                 Some(lease) => Ok(Some(lease)),
@@ -234,10 +251,16 @@ impl Shared {
         }
     }
 
-    /// The job's own directory; of a dry run only its name.
+    /// Whether a job's files are put together: also in a dry run, where they are a part of what is handed in. A dry run's
+    /// directory is gone with it.
+    fn is_staged(&self) -> bool {
+        !self.options.dry_run || !self.target.has("local")
+    }
+
+    /// The job's own directory; only its name where nothing is put there.
     fn job_directory(&self, id: &str) -> std::io::Result<PathBuf> {
         let directory = &self.place.directory;
-        if self.options.dry_run { directory.job_path(id) } else { directory.create_job(id) }
+        if self.is_staged() { directory.create_job(id) } else { directory.job_path(id) }
     }
 
     async fn attach(
@@ -258,11 +281,10 @@ impl Shared {
         &self,
         session: &Session,
         card: &Card,
-        asked: Option<&str>,
-        id: &str,
-        (nodes, devices): (u32, u32),
+        script: &stage::Script,
+        wish: job::Asked<'_>,
     ) -> Result<(crate::plugin::launch::Topology, crate::plugin::launch::Arrangement), SetupError> {
-        let name = asked.unwrap_or("none");
+        let name = wish.launcher;
         let plugins = &self.place.plugins;
         let plugin = match plugins.providing(Kind::Launcher, name)? {
             Some(plugin) => plugin,
@@ -271,10 +293,10 @@ impl Shared {
                 .providing(Kind::Launcher, "none")?
                 .ok_or_else(|| SetupError::Other(format!("no plugin provides the launcher `{name}`")))?,
         };
-        let topology = job::topology(card, &self.place.config, name, id, nodes, devices);
+        let topology = job::topology(card, &self.place.said, &self.place.presets, script, wish);
         let arrangement = plugin.arrange(session, &topology).await?;
         for warning in &arrangement.warnings {
-            self.place.events.say(Gravity::Warning, id, warning);
+            self.place.events.say(Gravity::Warning, wish.job, warning);
         }
         Ok((topology, arrangement))
     }

@@ -30,6 +30,8 @@ pub struct Share {
     _version: u64,
     /// The working directory of the invocation that the job belongs to.
     pub output: PathBuf,
+    /// Policy files of its command line: a node allows no more than the invocation did.
+    pub policies: Vec<PathBuf>,
     /// The job.
     pub job: Job,
     /// How nodes take part.
@@ -231,7 +233,7 @@ impl Share {
 
 /// The file's text as the kernel begins it.
 #[must_use]
-pub fn text_of(job: &jobs::Job, output: &Path) -> String {
+pub fn text_of(job: &jobs::Job, output: &Path, policies: &[PathBuf]) -> String {
     // What was JSON text is JSON here: a person reads this file, too.
     let inner = |text: &str| serde_json::from_str(text).unwrap_or(Value::Object(Map::new()));
     let described = Job {
@@ -256,7 +258,7 @@ pub fn text_of(job: &jobs::Job, output: &Path) -> String {
         collect: job.collect.clone(),
         config: inner(&job.config),
     };
-    json!({"version": VERSION, "output": output, "job": described}).to_string()
+    json!({"version": VERSION, "output": output, "policies": policies, "job": described}).to_string()
 }
 
 impl From<types::Image> for Image {

@@ -15,7 +15,7 @@ use super::devices;
 use super::file::{Share, Variable};
 use super::report::{Desk, Outcome};
 use crate::pipeline::event::{Gravity, Stream};
-use crate::pipeline::execute::{self, Executed, Order, cause_word};
+use crate::pipeline::execute::{self, Begin, Executed, Order, cause_word};
 use crate::pipeline::job;
 use crate::pipeline::run::{Chosen, detect};
 use crate::pipeline::stage;
@@ -36,10 +36,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const SPACE: u64 = 256 << 20;
 /// Characters that a job's id may have.
 const JOB_ID: usize = 40;
-/// The node that others meet at, as the kernel lets launchers write it.
-const MAIN_NODE: &str = "MADDOCK_MAIN_NODE";
-/// What the surroundings tell a node of the others by, for its job to have as well.
-const OF_SURROUNDINGS: [&str; 3] = [MAIN_NODE, "MADDOCK_NODES", "MADDOCK_NODE_ADDRESS"];
+/// What launchers' values may speak of, which only a node's surroundings know: the entry script looks there.
+const OF_SURROUNDINGS: [&str; 3] = ["MADDOCK_MAIN_NODE", "MADDOCK_NODES", "MADDOCK_NODE_ADDRESS"];
 
 /// One node at its work.
 #[derive(Debug)]
@@ -109,13 +107,17 @@ async fn attempt(node: &Node, stop: &CancellationToken) -> Outcome {
     let order = Order {
         target: &target.plugin,
         features: &target.info.features,
-        job: &job,
+        id: &job.id,
+        nodes: 1,
+        time_limit: job.time_limit,
+        keep_alive: false,
         log: &log,
         events: &events,
         stop: stop.clone(),
+        keeper: None,
         secrets: node.context.secrets.values().into_iter().map(str::to_owned).collect(),
     };
-    let executed = match execute::execute(&session, order).await {
+    let executed = match execute::execute(&session, order, Begin::Launch(&job)).await {
         Ok(executed) => executed,
         Err(error) => return never(format!("its output cannot be written: {error}")),
     };
@@ -266,7 +268,7 @@ fn assemble(node: &Node, directory: &Path, inventory: Option<&Inventory>, accele
             gpus_per_node: described.gpus_per_node,
             launcher: described.launcher.clone(),
             main_port: described.main_port,
-            roles: role.map(|role| met(role, &context.environment)).into_iter().collect(),
+            roles: role.into_iter().collect(),
         },
         script: Script::from(described.script.clone()),
         env: variables(node, inventory),
@@ -283,18 +285,6 @@ fn assemble(node: &Node, directory: &Path, inventory: Option<&Inventory>, accele
         collect: described.collect.clone(),
         config: described.config.to_string(),
         extra,
-    }
-}
-
-/// A role whose references to the main node are its name, which is known here.
-fn met(role: NodeRole, environment: &Environment) -> NodeRole {
-    let Some(main) = environment.get(MAIN_NODE) else { return role };
-    let reference = format!("${MAIN_NODE}");
-    let known = |text: String| text.replace(&reference, main);
-    NodeRole {
-        env: role.env.into_iter().map(|entry| Entry { value: known(entry.value), ..entry }).collect(),
-        command: role.command.map(|words| words.into_iter().map(known).collect()),
-        ..role
     }
 }
 

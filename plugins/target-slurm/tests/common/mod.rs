@@ -61,3 +61,15 @@ pub fn job(directory: &str, nodes: u32, section: &str) -> Job {
         extra: Vec::new(),
     }
 }
+
+/// The same for a script that runs once and uses `nodes` nodes by itself.
+#[allow(dead_code, reason = "not every test has one")]
+pub fn once(directory: &str, nodes: u32, section: &str) -> Job {
+    let mut job = job(directory, nodes, section);
+    job.topology.launcher = "slurm_multi".into();
+    job.topology.roles.truncate(1);
+    for role in &mut job.topology.roles {
+        role.name = "batch".into();
+    }
+    job
+}

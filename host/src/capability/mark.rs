@@ -1,21 +1,16 @@
-//! Which process answers for a container, as a label of it.
+//! Which process answers for something that outlives it: a container, a run.
 //!
-//! A run that is killed cannot remove its containers; the next run of this machine can, where the mark says beyond doubt
-//! that the process is gone. A mark of another machine, boot or process namespace says nothing here: its container is left.
+//! A run that is killed cannot clean up; another process of this machine can, where the mark says beyond doubt that the
+//! first one is gone. A mark of another machine, boot or process namespace says nothing here.
 
-use rustix::process::{Pid, getpid};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::capability::process::proc_table;
 
-/// The label that holds a mark.
-pub(super) const OWNER: &str = "maddock.owner";
-/// The label by which a plugin asks that a container outlive its run, for a person to look around in.
-pub(super) const KEPT: &str = "maddock.keep-alive";
-
 /// A process of maddock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
+pub struct Mark {
     machine: String,
     boot: String,
     namespace: String,
@@ -26,7 +21,8 @@ pub(super) struct Mark {
 
 impl Mark {
     /// This process's; none where the machine does not say enough to know it again.
-    pub(super) fn mine() -> Option<Self> {
+    #[must_use]
+    pub fn mine() -> Option<Self> {
         let pid = getpid();
         Some(Self {
             machine: proc_table::machine(),
@@ -45,12 +41,43 @@ impl Mark {
         serde_json::from_str(text).ok()
     }
 
-    /// Whether the process was one of this machine and is gone.
-    pub(super) fn is_gone(&self) -> bool {
-        let Some(here) = Self::mine() else { return false };
+    /// The number of the process, on its machine.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The machine's own name.
+    #[must_use]
+    pub fn machine(&self) -> &str {
+        &self.machine
+    }
+
+    /// The number, where it means something to this process.
+    fn here(&self) -> Option<Pid> {
+        let here = Self::mine()?;
         let comparable = (&self.machine, &self.boot, &self.namespace) == (&here.machine, &here.boot, &here.namespace);
-        let Some(pid) = (self.pid > 0).then(|| Pid::from_raw(self.pid)).flatten() else { return false };
-        comparable && !proc_table::lives(pid, self.started)
+        (comparable && self.pid > 0).then(|| Pid::from_raw(self.pid)).flatten()
+    }
+
+    /// Whether the process was one of this machine and is gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.here().is_some_and(|pid| !proc_table::lives(pid, self.started))
+    }
+
+    /// Whether the process is one that this one can reach.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.here().is_some_and(|pid| proc_table::lives(pid, self.started))
+    }
+
+    /// Asks the process to end, unless its number is another's by now. Answers whether it was told.
+    #[must_use]
+    pub fn terminate(&self) -> bool {
+        let Some(pid) = self.here() else { return false };
+        let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
+        proc_table::lives(pid, self.started) && pidfd_send_signal(&descriptor, Signal::TERM).is_ok()
     }
 }
 

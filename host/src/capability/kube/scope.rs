@@ -1,0 +1,254 @@
+//! What an object reaches, in words that a policy can say. The typed object is walked: what this file does not look at, no
+//! rule can speak of.
+
+use k8s_openapi::api::core::v1::{
+    Container, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
+    SecurityContext, Service, Volume,
+};
+use serde_json::Value;
+
+use super::Kube;
+use crate::capability::gate::Call;
+
+/// Sources of volumes that hold what the pod itself or an object of the namespace has, which have scopes of their own.
+const HARMLESS: [&str; 8] =
+    ["name", "configMap", "secret", "emptyDir", "downwardAPI", "projected", "persistentVolumeClaim", "ephemeral"];
+
+/// Scopes in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    words: Vec<(&'static str, String)>,
+}
+
+impl Words {
+    pub(super) fn describe(&self, call: Call<Kube>) -> Call<Kube> {
+        self.words.iter().fold(call, |call, (name, value)| call.on(name, value))
+    }
+
+    fn add(&mut self, name: &'static str, value: impl Into<String>) {
+        let word = (name, value.into());
+        if !self.words.contains(&word) {
+            self.words.push(word);
+        }
+    }
+
+    fn add_all<'a>(&mut self, name: &'static str, values: impl IntoIterator<Item = &'a String>) {
+        values.into_iter().for_each(|value| self.add(name, value));
+    }
+
+    fn add_if(&mut self, name: &'static str, set: Option<bool>) {
+        if set == Some(true) {
+            self.add(name, "true");
+        }
+    }
+
+    pub(super) fn template(&mut self, template: Option<&PodTemplateSpec>) {
+        self.pod(template.and_then(|template| template.spec.as_ref()));
+    }
+
+    pub(super) fn pod(&mut self, spec: Option<&PodSpec>) {
+        let Some(spec) = spec else { return };
+        for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+            self.container(container);
+        }
+        for container in spec.ephemeral_containers.iter().flatten() {
+            self.add_all("image", &container.image);
+            self.security(container.security_context.as_ref());
+        }
+        spec.volumes.iter().flatten().for_each(|volume| self.volume(volume));
+        self.add_all("service-account", &spec.service_account_name);
+        self.add_all("service-account", &spec.service_account);
+        self.add_all("secret-object", spec.image_pull_secrets.iter().flatten().map(|secret| &secret.name));
+        self.add_if("host-network", spec.host_network);
+        self.add_if("host-pid", spec.host_pid);
+        self.add_if("host-ipc", spec.host_ipc);
+        self.add_all("node", &spec.node_name);
+        self.add_all("priority-class", &spec.priority_class_name);
+        self.add_all("runtime-class", &spec.runtime_class_name);
+        self.pod_security(spec.security_context.as_ref());
+    }
+
+    fn container(&mut self, container: &Container) {
+        self.add_all("image", &container.image);
+        for variable in container.env.iter().flatten() {
+            let source = variable.value_from.as_ref().and_then(|from| from.secret_key_ref.as_ref());
+            self.add_all("secret-object", source.map(|source| &source.name));
+        }
+        for source in container.env_from.iter().flatten() {
+            self.add_all("secret-object", source.secret_ref.as_ref().map(|source| &source.name));
+        }
+        for port in container.ports.iter().flatten().filter_map(|port| port.host_port).filter(|port| *port != 0) {
+            self.add("host-port", port.to_string());
+        }
+        self.security(container.security_context.as_ref());
+    }
+
+    fn security(&mut self, context: Option<&SecurityContext>) {
+        let Some(context) = context else { return };
+        self.add_if("privileged", context.privileged);
+        self.add_all(
+            "capability",
+            context.capabilities.iter().flat_map(|capabilities| capabilities.add.iter().flatten()),
+        );
+        self.seccomp(context.seccomp_profile.as_ref());
+        if let Some(profile) = context.app_armor_profile.as_ref().filter(|profile| profile.type_ != "RuntimeDefault") {
+            self.add("apparmor", profile.localhost_profile.as_ref().unwrap_or(&profile.type_));
+        }
+        if context.proc_mount.as_deref().is_some_and(|mount| mount != "Default") {
+            self.add("unmasked-proc", "true");
+        }
+        if context.se_linux_options.is_some() {
+            self.add("selinux", "true");
+        }
+        if context.windows_options.as_ref().is_some_and(|options| options.host_process == Some(true)) {
+            self.add("privileged", "true");
+        }
+    }
+
+    fn pod_security(&mut self, context: Option<&PodSecurityContext>) {
+        let Some(context) = context else { return };
+        self.seccomp(context.seccomp_profile.as_ref());
+        if let Some(profile) = context.app_armor_profile.as_ref().filter(|profile| profile.type_ != "RuntimeDefault") {
+            self.add("apparmor", profile.localhost_profile.as_ref().unwrap_or(&profile.type_));
+        }
+        if context.se_linux_options.is_some() {
+            self.add("selinux", "true");
+        }
+        if context.windows_options.as_ref().is_some_and(|options| options.host_process == Some(true)) {
+            self.add("privileged", "true");
+        }
+        self.add_all("sysctl", context.sysctls.iter().flatten().map(|setting| &setting.name));
+    }
+
+    fn seccomp(&mut self, profile: Option<&SeccompProfile>) {
+        match profile {
+            Some(profile) if profile.type_ == "Unconfined" => self.add("seccomp", "unconfined"),
+            Some(profile) => self.add_all("seccomp", &profile.localhost_profile),
+            None => {}
+        }
+    }
+
+    fn volume(&mut self, volume: &Volume) {
+        self.add_all("host-path", volume.host_path.as_ref().map(|source| &source.path));
+        self.add_all("volume-claim", volume.persistent_volume_claim.as_ref().map(|source| &source.claim_name));
+        self.add_all("secret-object", volume.secret.as_ref().and_then(|source| source.secret_name.as_ref()));
+        self.add_all("image", volume.image.as_ref().and_then(|source| source.reference.as_ref()));
+        if let Some(nfs) = &volume.nfs {
+            self.add("nfs", format!("{}:{}", nfs.server, nfs.path));
+        }
+        for source in volume.projected.iter().flat_map(|source| source.sources.iter().flatten()) {
+            self.add_all("secret-object", source.secret.as_ref().map(|secret| &secret.name));
+        }
+        let claim = volume.ephemeral.as_ref().and_then(|source| source.volume_claim_template.as_ref());
+        self.claim(claim.map(|claim| &claim.spec));
+        // Whatever brings in something from outside is named, also the kinds that nobody should use any more.
+        if let Ok(Value::Object(members)) = serde_json::to_value(volume) {
+            self.add_all("volume-source", members.keys().filter(|name| !HARMLESS.contains(&name.as_str())));
+        }
+    }
+
+    pub(super) fn claim(&mut self, spec: Option<&PersistentVolumeClaimSpec>) {
+        let Some(spec) = spec else { return };
+        self.add_all("storage-class", &spec.storage_class_name);
+        self.add_all("volume", &spec.volume_name);
+    }
+
+    pub(super) fn service(&mut self, service: &Service) {
+        let Some(spec) = &service.spec else { return };
+        // One that is reached from within the cluster is what a service is.
+        self.add_all("service-type", spec.type_.as_ref().filter(|word| *word != "ClusterIP"));
+        self.add_all("external-address", spec.external_ips.iter().flatten());
+        self.add_all("external-address", &spec.external_name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn words(spec: Value) -> Vec<(&'static str, String)> {
+        let mut words = Words::default();
+        words.pod(Some(&serde_json::from_value(spec).unwrap()));
+        words.words
+    }
+
+    fn has(words: &[(&'static str, String)], name: &str, value: &str) -> bool {
+        words.iter().any(|(of, is)| *of == name && is == value)
+    }
+
+    #[test]
+    fn everything_that_widens_what_a_pod_reaches_has_a_word() {
+        let found = words(json!({
+            "hostNetwork": true, "hostPID": true, "hostIPC": true, "nodeName": "n1", "serviceAccountName": "sa",
+            "priorityClassName": "high", "runtimeClassName": "rc", "imagePullSecrets": [{"name": "pull"}],
+            "securityContext": {"sysctls": [{"name": "net.x", "value": "1"}], "seccompProfile": {"type": "Unconfined"}},
+            "initContainers": [{"name": "i", "image": "init:1", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}],
+            "containers": [{"name": "c", "image": "main:1", "ports": [{"containerPort": 1, "hostPort": 80}],
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s1", "key": "k"}}}],
+                "envFrom": [{"secretRef": {"name": "s2"}}],
+                "securityContext": {"privileged": true, "procMount": "Unmasked", "appArmorProfile": {"type": "Unconfined"}}}],
+            "volumes": [
+                {"name": "v1", "hostPath": {"path": "/etc"}}, {"name": "v2", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "v3", "secret": {"secretName": "s3"}}, {"name": "v4", "nfs": {"server": "h", "path": "/p"}},
+                {"name": "v5", "projected": {"sources": [{"secret": {"name": "s4"}}]}},
+                {"name": "v6", "csi": {"driver": "d.example"}}, {"name": "v7", "image": {"reference": "vol:1"}},
+                {"name": "v8", "emptyDir": {"medium": "Memory"}}],
+        }));
+        for (name, value) in [
+            ("host-network", "true"),
+            ("host-pid", "true"),
+            ("host-ipc", "true"),
+            ("node", "n1"),
+            ("service-account", "sa"),
+            ("priority-class", "high"),
+            ("runtime-class", "rc"),
+            ("secret-object", "pull"),
+            ("sysctl", "net.x"),
+            ("seccomp", "unconfined"),
+            ("image", "init:1"),
+            ("image", "main:1"),
+            ("image", "vol:1"),
+            ("capability", "SYS_ADMIN"),
+            ("host-port", "80"),
+            ("secret-object", "s1"),
+            ("secret-object", "s2"),
+            ("secret-object", "s3"),
+            ("secret-object", "s4"),
+            ("privileged", "true"),
+            ("unmasked-proc", "true"),
+            ("apparmor", "Unconfined"),
+            ("host-path", "/etc"),
+            ("volume-claim", "data"),
+            ("nfs", "h:/p"),
+            ("volume-source", "csi"),
+            ("volume-source", "hostPath"),
+            ("volume-source", "nfs"),
+        ] {
+            assert!(has(&found, name, value), "{name} `{value}` is not among {found:?}");
+        }
+        assert!(!has(&found, "volume-source", "emptyDir"));
+    }
+
+    #[test]
+    fn a_plain_pod_says_its_image_and_nothing_else() {
+        let plain =
+            words(json!({"containers": [{"name": "c", "image": "main:1", "securityContext": {"privileged": false,
+            "seccompProfile": {"type": "RuntimeDefault"}}}], "hostNetwork": false}));
+        assert_eq!(plain, [("image", "main:1".to_owned())]);
+    }
+
+    #[test]
+    fn a_service_that_is_reached_from_outside_says_so() {
+        let words = |spec: Value| {
+            let mut words = Words::default();
+            words.service(
+                &serde_json::from_value(json!({"apiVersion": "v1", "kind": "Service", "spec": spec})).unwrap(),
+            );
+            words.words
+        };
+        assert!(words(json!({"clusterIP": "None"})).is_empty());
+        assert!(has(&words(json!({"type": "LoadBalancer"})), "service-type", "LoadBalancer"));
+        assert!(has(&words(json!({"externalIPs": ["1.2.3.4"]})), "external-address", "1.2.3.4"));
+    }
+}

@@ -1,0 +1,276 @@
+//! Runs jobs in the pods of a Kubernetes cluster: one Job for each, Indexed where it has several nodes.
+//!
+//! All objects are made, and told apart from those of others, by the host's labels. Nothing is ever deleted that does not
+//! bear them. What a pod needs comes with ConfigMaps, what it leaves goes back over the API: neither a registry for scripts
+//! nor a storage class is needed.
+
+use maddock_sdk::events::{self, Level, Phase};
+use maddock_sdk::kube::{self, Connection, ObjectRef, Snapshot};
+use maddock_sdk::registry;
+use maddock_sdk::serde_json;
+use maddock_sdk::target::{Collection, Ending, Guest, Job, JobStatus, TargetInfo};
+use maddock_sdk::types::{Entry, ErrorKind, WorkPlan};
+use maddock_sdk::{Result, facts, failed, invalid};
+use serde::{Deserialize, Serialize};
+
+pub mod bundle;
+pub mod names;
+pub mod objects;
+pub mod outcome;
+pub mod plan;
+pub mod quantity;
+pub mod results;
+pub mod script;
+pub mod section;
+pub mod watch;
+
+use plan::{Surroundings, Work};
+use section::{Section, Strategy};
+
+/// How long a first look at a Job may take.
+const LOOK_MS: u32 = 10_000;
+
+/// What `launch` answers, as JSON text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Handle {
+    kubeconfig: String,
+    context: String,
+    namespace: String,
+    job: String,
+    directory: String,
+    nodes: u32,
+    start_timeout: u64,
+    queue_timeout: Option<u64>,
+    /// Plain names that have to be there.
+    expected: Vec<String>,
+    /// An object that holds the claim with the results, where there is one.
+    collector: Option<String>,
+}
+
+impl Handle {
+    fn read(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| invalid(format!("this is no handle of a cluster's Job: {error}")))
+    }
+
+    fn connection(&self) -> Connection {
+        Connection {
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+            namespace: self.namespace.clone(),
+        }
+    }
+
+    /// What is known now; none where nothing answers.
+    fn look(&self) -> Result<Option<Snapshot>> {
+        kube::next_change(&self.connection(), &self.job, 0, LOOK_MS)
+    }
+}
+
+/// Prepares a job with what this machine has.
+fn prepare(job: &Job) -> Result<Work> {
+    let section = Section::read(&plan::config(job)?)?;
+    let image = plan::image_reference(job.image.as_ref(), &section.pull_policy)?;
+    let home = if section.kubeconfig.starts_with("~/") { facts::environment("HOME")? } else { None };
+    let login = match section.strategy {
+        Strategy::FromLocalCredentials => registry::login(registry::registry_of(&image)),
+        Strategy::Existing | Strategy::Omit => None,
+    };
+    plan::prepare(job, Surroundings { files: bundle::gather(&job.paths.workspace)?, home, login })
+}
+
+/// Warns where no node has the devices: nodes may come, so it is no reason to refuse.
+fn look_for_devices(work: &Work) {
+    let (resource, count) = &work.gpus;
+    if *count == 0 {
+        return;
+    }
+    let warning = match kube::list_nodes(&work.connection) {
+        Ok(nodes) => {
+            let enough = |node: &kube::Node| {
+                let found = node.allocatable.iter().find(|entry| entry.name == *resource);
+                found.and_then(|entry| entry.value.parse::<u32>().ok()).is_some_and(|has| has >= *count)
+            };
+            if nodes.iter().any(|node| node.ready && enough(node)) {
+                return;
+            }
+            format!("no node of the cluster offers {count} of `{resource}`: the job waits until one does")
+        }
+        Err(error) => format!("whether nodes have `{resource}` is not known: {}", error.message),
+    };
+    events::log(Level::Warning, &warning, &[]);
+}
+
+/// Makes all objects of a job; after an error there is none of them.
+fn make(work: &Work) -> Result<()> {
+    let objects = work.as_json();
+    kube::check(&work.connection, &objects).map_err(|error| error.during("the cluster refuses the job's objects"))?;
+    let mut made: Vec<ObjectRef> = Vec::new();
+    let result = (|| {
+        for (name, content) in &work.secrets {
+            let secret = kube::create_secret(&work.connection, name, content)
+                .map_err(|error| error.during("making the job's secrets"))?;
+            made.push(secret);
+        }
+        kube::create(&work.connection, &objects).map_err(|error| error.during("making the job's objects"))
+    })();
+    let Err(error) = result else { return Ok(()) };
+    for object in &made {
+        if let Err(left) = kube::delete(&work.connection, object) {
+            events::log(Level::Warning, &format!("{} `{}` is left: {}", object.kind, object.name, left.message), &[]);
+        }
+    }
+    Err(error)
+}
+
+/// The plugin.
+#[derive(Debug)]
+pub struct Plugin;
+
+impl Guest for Plugin {
+    fn describe() -> TargetInfo {
+        TargetInfo {
+            deployment_type: "kubernetes".to_owned(),
+            default_launcher: "native".to_owned(),
+            features: ["images", "multi-node", "detach"].map(str::to_owned).to_vec(),
+        }
+    }
+
+    fn plan(job: Job) -> Result<WorkPlan> {
+        prepare(&job)?.plan()
+    }
+
+    fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
+        let work = prepare(&job)?;
+        for warning in &work.warnings {
+            events::log(Level::Warning, warning, &[]);
+        }
+        events::state(Phase::Starting, "looking at the cluster");
+        let server = kube::describe_server(&work.connection)?;
+        look_for_devices(&work);
+        make(&work)?;
+        events::log(
+            Level::Info,
+            &format!("Job {} is made in namespace {}, {}", work.name, server.namespace, server.version),
+            &[Entry { name: "job".into(), value: work.name.clone() }],
+        );
+        let plain = |pattern: &&String| !pattern.contains(['*', '?']);
+        let handle = Handle {
+            kubeconfig: work.connection.kubeconfig,
+            context: server.context,
+            namespace: server.namespace,
+            job: work.name,
+            directory: job.paths.directory.clone(),
+            nodes: job.topology.nodes,
+            start_timeout: work.start_timeout,
+            queue_timeout: work.queue_timeout,
+            expected: job.collect.iter().filter(plain).cloned().collect(),
+            collector: work.collector.as_ref().map(ToString::to_string),
+        };
+        serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))
+    }
+
+    fn watch(handle: String) -> Result<Ending> {
+        watch::follow(&Handle::read(&handle)?)
+    }
+
+    fn status(handle: String) -> Result<JobStatus> {
+        let handle = Handle::read(&handle)?;
+        let snapshot = handle.look()?.ok_or_else(|| failed(format!("nothing is known about Job {}", handle.job)))?;
+        let standing = outcome::standing(&snapshot, handle.nodes);
+        let ending =
+            outcome::is_over(&snapshot).then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, None, true));
+        Ok(JobStatus { phase: standing.phase, reason: standing.reason, ending })
+    }
+
+    fn logs(handle: String) -> Result<()> {
+        let handle = Handle::read(&handle)?;
+        let mut output = watch::Output::of(&handle);
+        while !output.tell() {}
+        if output.is_complete() { Ok(()) } else { Err(failed("not all output of the pods could be read")) }
+    }
+
+    fn cancel(handle: String, _reason: String) -> Result<()> {
+        let handle = Handle::read(&handle)?;
+        kube::delete(&handle.connection(), &ObjectRef { kind: "Job".to_owned(), name: handle.job.clone() })
+    }
+
+    fn collect(handle: String) -> Result<Collection> {
+        let handle = Handle::read(&handle)?;
+        let mut collection = Collection { files: Vec::new(), facts: Vec::new(), missing: Vec::new() };
+        let fact = |name: &str, value: String| Entry { name: name.to_owned(), value };
+        collection.facts.push(fact("machine_name", handle.job.clone()));
+        let snapshot = handle.look().unwrap_or_default();
+        let pod_of = |index: u32| snapshot.as_ref().and_then(|snapshot| outcome::newest(snapshot, index));
+        let mut outstanding = Vec::new();
+        for index in 0..handle.nodes {
+            let pod = pod_of(index);
+            // Whoever has watched has brought them; nobody may have.
+            if let Some(pod) = pod.filter(|pod| results::wait(pod) && !results::has_come(&handle, index, Some(pod))) {
+                let _ = results::bring(&handle, pod);
+            }
+            let began = pod.and_then(outcome::model).is_none_or(|model| !model.started.is_empty());
+            if began && !results::has_come(&handle, index, pod) {
+                outstanding.push(index);
+            }
+        }
+        if !outstanding.is_empty()
+            && let Err(error) = results::bring_from_claim(&handle, &outstanding)
+        {
+            collection.missing.push(format!("what is on the claim could not be brought: {}", error.message));
+        }
+        let first = pod_of(0);
+        if let Some(commit) = first.and_then(outcome::result).and_then(|result| result.git_commit) {
+            collection.facts.push(fact("git_commit", commit));
+        }
+        if let Some(digest) = first.and_then(outcome::model).map(|model| model.image_digest.clone())
+            && !digest.is_empty()
+        {
+            collection.facts.push(fact("image_digest", digest));
+        }
+        for index in 0..handle.nodes {
+            collection.files.extend(results::brought(&handle, index)?);
+            if !results::has_come(&handle, index, None)
+                && let Some(problem) = results::problem(&handle, index)
+            {
+                collection.missing.push(format!("the files of node {index} could not be brought: {problem}"));
+            }
+        }
+        for name in &handle.expected {
+            if !collection.files.iter().any(|file| file.node == 0 && file.name == *name) {
+                collection.missing.push(format!("`{name}` did not come from the work directory of the first node"));
+            }
+        }
+        Ok(collection)
+    }
+
+    fn release(handle: String) -> Result<()> {
+        let handle = Handle::read(&handle)?;
+        let connection = handle.connection();
+        let mut owned = kube::list_owned(&connection)?;
+        // What reads the others goes first.
+        owned.sort_by_key(|object| object.kind != "Job");
+        // Pods of a Job that somebody else has deleted are on their way out, and are waited for.
+        let job_is_there = owned.iter().any(|object| object.kind == "Job");
+        if let (false, Ok(Some(snapshot))) = (job_is_there, handle.look()) {
+            for pod in snapshot.pods {
+                let _ = kube::delete(&connection, &ObjectRef { kind: "Pod".to_owned(), name: pod.name });
+            }
+        }
+        let mut trouble = None;
+        for object in &owned {
+            match kube::delete(&connection, object) {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                Err(error) => {
+                    trouble = trouble.or(Some(error.during(&format!("deleting {} `{}`", object.kind, object.name))))
+                }
+            }
+        }
+        trouble.map_or(Ok(()), Err)
+    }
+}
+
+maddock_sdk::manifest!("plugin.json");
+// Names of a component's exports are none that a native linker takes.
+#[cfg(target_arch = "wasm32")]
+maddock_sdk::target::export!(Plugin with_types_in maddock_sdk::target);
