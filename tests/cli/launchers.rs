@@ -66,6 +66,6 @@ fn a_launcher_that_nobody_has_is_refused_with_the_nearest_name() {
 #[test]
 fn a_number_of_processes_that_is_none_is_refused_with_its_key() {
     let playground = Playground::with(TELL);
-    let answer = playground.run(&["--tags", "m", "-c", "{'distributed': {'nproc_per_node': 0}}"]).exits(3);
+    let answer = playground.run(&["--tags", "m", "-c", "{'distributed': {'nproc_per_node': 0}}"]).exits(4);
     assert!(answer.stderr.contains("`distributed.nproc_per_node` is 0"), "{}", answer.stderr);
 }

@@ -52,8 +52,7 @@ pub fn bring(handle: &Handle, pod: &Pod) -> Result<()> {
         Ok(_) => write_note(handle, pod.index, "pod", &pod.name),
         Err(error) => write_note(handle, pod.index, "problem", &explain(error)),
     };
-    let let_go = ["sh", "-c", "kill -TERM 1"].map(str::to_owned);
-    let told = kube::exec(&handle.connection(), &pod.name, KEEPER, &let_go);
+    let told = kube::exec(&handle.connection(), &pod.name, KEEPER, &["touch".to_owned(), script::fetched()]);
     brought.map_err(|error| error.during("bringing results"))?;
     noted?;
     // One that is not told ends by itself, later.

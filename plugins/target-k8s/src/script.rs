@@ -36,6 +36,12 @@ pub fn results_directory(job: &str, index: u32) -> String {
     format!("{RESULTS}/{job}/{index}")
 }
 
+/// The file by which whoever has fetched a pod's results says so.
+#[must_use]
+pub fn fetched() -> String {
+    format!("{WORKSPACE}/{}/fetched", entry::STATE)
+}
+
 /// The entry scripts of a job's nodes, each text once, and for each node which it is.
 #[must_use]
 pub fn entries(job: &Job) -> (Vec<String>, Vec<usize>) {
@@ -205,7 +211,7 @@ while [ ! -e "$maddock_state/done" ]; do
   if [ -e "$maddock_state/started" ] && flock -n "$maddock_state/lock" true 2> /dev/null; then break; fi
   maddock_nap 2
 done
-while [ "$maddock_left" -gt 0 ]; do
+while [ "$maddock_left" -gt 0 ] && [ ! -e "$maddock_state/fetched" ]; do
   maddock_nap 1
   maddock_left=$((maddock_left - 1))
 done

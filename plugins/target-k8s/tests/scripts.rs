@@ -160,6 +160,15 @@ fn results_wait_until_they_are_fetched() {
     let mut keeper = pod.keeper();
     assert_eq!(pod.run(0).0, Some(0));
     assert!(keeper.try_wait().unwrap().is_none(), "nobody has fetched them");
+    std::fs::write(pod.root.join("workspace/.maddock/fetched"), "").unwrap();
+    assert!(keeper.wait().unwrap().success());
+}
+
+#[test]
+fn what_keeps_results_goes_when_the_cluster_wants_the_pod_away() {
+    let pod = Pod::new("leaving", &job(1, json!({"results_wait": 600})), MODEL);
+    let mut keeper = pod.keeper();
+    assert_eq!(pod.run(0).0, Some(0));
     Command::new("kill").args(["-TERM", &keeper.id().to_string()]).status().unwrap();
     let end = keeper.wait().unwrap();
     assert_eq!((end.code(), end.signal()), (Some(0), None));
