@@ -265,7 +265,7 @@ impl Section {
         }
         let mut warnings: Vec<String> = WITHOUT_EFFECT
             .iter()
-            .filter(|(key, _)| reader.value(key).is_some())
+            .filter(|(key, _)| reader.value(key).is_some_and(|value| *value != Value::Bool(false)))
             .map(|(key, why)| format!("`k8s.{key}` has no effect: {why}"))
             .collect();
         let runtime_secret = secrets.name("runtime_secret_name")?;
