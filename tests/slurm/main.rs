@@ -10,8 +10,11 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod hazards;
 mod images;
 mod launchers;
+mod own_cluster;
+mod trouble;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};

@@ -39,6 +39,7 @@ use super::{Answer, ApiError, error_with_hint};
 use crate::plugin::{RunContext, State};
 
 pub use engine::Connection;
+pub(super) use engine::patiently;
 pub(super) use upkeep::{sweep, sweep_job, version};
 
 use build::Building;
