@@ -153,6 +153,19 @@ fn a_node_whose_peer_failed_ends_and_says_so() {
 }
 
 #[test]
+fn a_node_that_never_begins_is_named_and_ends_the_others() {
+    let mut scene = Scene::new(2, "echo here\nsleep 600\n");
+    scene.file["node"]["begin_within"] = json!(1);
+    scene.file["node"]["machines"] = json!("MADDOCK_NODES");
+    assert_eq!(scene.run(0).status.code(), Some(125));
+    let ended = scene.read(0, "ended");
+    assert!(ended.starts_with("exit=125\nhost=host0\npeer=0\ncause=lost\n"), "{ended}");
+    assert!(ended.contains("message=node 1 (host1) did not begin within 1 s"), "{ended}");
+    assert!(scene.playground.work().join("job/failed").exists(), "the others hear of it");
+    scene.nothing_is_left();
+}
+
+#[test]
 fn a_node_that_is_asked_to_end_more_than_once_still_tidies_up() {
     let scene = Scene::new(1, "echo here\nsleep 600\n");
     let mut node = scene.start(0);

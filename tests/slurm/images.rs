@@ -321,6 +321,51 @@ fn a_program_that_is_not_on_the_nodes_is_named() {
 }
 
 #[test]
+fn a_node_on_which_the_program_does_not_start_is_named_and_ends_the_others() {
+    // A directory that every node of the test cluster has for itself: the program is there on the first node only.
+    let Some(cluster) = variable("SLURM_CLUSTER_DIR", "no program on one node") else { return };
+    let Some(scene) = Scene::new("no program on one node", json!({}), "echo here\nsleep 600\n") else { return };
+    let sinfo =
+        Command::new("sinfo").args(["--noheader", "--Node", "--partition=cpu", "--format=%N"]).output().unwrap();
+    let names = String::from_utf8(sinfo.stdout).unwrap();
+    let names: Vec<&str> = names.lines().collect();
+    let (first, second) = (names[0], names[1]);
+    let own = format!("{cluster}/scratch/{}", scene.model);
+    let program = std::env::var("MADDOCK_TEST_STATIC").unwrap_or_else(|_| crate::MADDOCK.to_owned());
+    let on_first = |words: &[&str]| {
+        let mut srun = Command::new("srun");
+        srun.args(["--mem=10M", "--nodes=1", "--ntasks=1", "--nodelist", first]).args(words).env_remove("SLURM_JOB_ID");
+        assert!(srun.status().unwrap().success(), "{words:?}");
+    };
+    on_first(&["cp", &program, &own]);
+    let output = scene.run(json!({"nodes": 2, "nodelist": format!("{first},{second}"), "maddock": own}));
+    on_first(&["rm", &own]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = scene.ground.job();
+    assert_eq!(job["execution"]["state"].as_str(), Some("never-started"), "{job:#}");
+    let reason = job["reason"].as_str().unwrap();
+    assert!(reason.contains(&format!("node 1 ({second}) failed")) && reason.contains("does not start"), "{reason}");
+    assert!(scene.node(0, "ended").contains("\npeer=1\n"), "{}", scene.node(0, "ended"));
+    scene.nothing_is_left();
+}
+
+#[test]
+fn a_detached_job_keeps_the_nodes_program_until_it_has_its_verdict() {
+    let script = "until [ -e /go ]; do sleep 0.1; done\necho 'performance: 42 things_per_second'\n";
+    let Some(scene) = Scene::new("detached with an image", json!({}), script) else { return };
+    // The nodes run the copy beside the job.
+    let output = scene.command(json!({"maddock": null})).arg("--detach").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(scene.ground.job_directory().join("bin/maddock").exists(), "the process that left it has taken it along");
+    scene.wait_for_containers(1);
+    docker(&["exec", &scene.containers(), "touch", "/go"]);
+    let attached = crate::later(&scene.ground, &["attach", "last"]);
+    assert_eq!(attached.status.code(), Some(0), "{}", said(&attached));
+    assert_eq!(scene.ground.job()["rows"][0]["performance"].as_str(), Some("42"));
+    scene.nothing_is_left();
+}
+
+#[test]
 fn secrets_and_hostile_values_reach_the_container_and_no_file() {
     let hostile = "a b'c\"d$(touch pwned)`id`\\n;&|<>*?[x]{1,2}~!#$HOME ünï";
     let script = "printf 'value <%s>\\n' \"$HOSTILE\"\nprintf '%s' \"$MAD_SECRETS_TEST\" | wc -c > n_output.csv\n\

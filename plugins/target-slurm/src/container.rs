@@ -281,6 +281,8 @@ fn orders(job: &Job, section: &Section) -> Value {
         "host": ["SLURMD_NODENAME"],
         "directory": plan::nodes_directory(directory),
         "failed": (nodes > 1).then(|| format!("{directory}/failed")),
+        "begin_within": (nodes > 1).then_some(section.start_timeout),
+        "machines": "MADDOCK_NODES",
         "scratch": ["SLURM_TMPDIR", "TMPDIR"],
         "devices": DEVICES,
         "check": section.check,

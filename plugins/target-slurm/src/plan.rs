@@ -150,7 +150,7 @@ pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
 /// What nodes read that run the model as a program.
 fn programs(job: &Job, section: &Section) -> Result<Vec<(String, String, u32)>> {
     let directory = &job.paths.directory;
-    let mut files = vec![(format!("{directory}/node.sh"), script::node(job), 0o644)];
+    let mut files = vec![(format!("{directory}/node.sh"), script::node(job, section), 0o644)];
     let job_for_entry = without_keep_alive(job);
     for rank in 0..job.topology.nodes {
         let role = job.topology.roles.iter().find(|role| role.node == rank);

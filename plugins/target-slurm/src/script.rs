@@ -55,13 +55,18 @@ pub fn start() -> String {
 
 /// What each node does; the same text for all, which finds its own part by its rank.
 #[must_use]
-pub fn node(job: &Job) -> String {
+pub fn node(job: &Job, section: &Section) -> String {
     let mut text = String::from(NODE_HEAD);
     let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
     let _ = writeln!(text, "work={}", quote::word(&job.paths.work_directory));
     text.push_str(NODE_SETUP);
     text.push_str(ADDRESS);
-    text.push_str(if job.topology.nodes > 1 { NODE_PEERS } else { "peers=\n" });
+    if job.topology.nodes > 1 {
+        let _ = writeln!(text, "nodes={} begin_within={}", job.topology.nodes, section.start_timeout);
+        text.push_str(NODE_PEERS);
+    } else {
+        text.push_str("peers=\n");
+    }
     text.push_str(NODE_RUN);
     let globs: Vec<String> = job.collect.iter().filter_map(|pattern| glob(pattern)).collect();
     if !globs.is_empty() {
@@ -185,7 +190,17 @@ const START_HEAD: &str = r"#!/usr/bin/env bash
 host=${SLURMD_NODENAME:-$(hostname)}
 ";
 
-const START_END: &str = r#"exec "$1" __node "${0%/*}/node.json"
+const START_END: &str = r#"if ! said=$("$1" --version 2>&1); then
+  # The others would wait for this node for ever.
+  said=${said//$'\n'/ }
+  printf 'maddock: %s does not start on %s: %s\n' "$1" "$host" "$said" >&2
+  node=${0%/*}/nodes/${SLURM_PROCID:-0}
+  mkdir -p -- "$node" && printf 'exit=125\nhost=%s\npeer=0\ncause=never-started\nmessage=%s does not start: %s\n' \
+    "$host" "$1" "${said:0:500}" > "$node/ended.tmp" && mv -f -- "$node/ended.tmp" "$node/ended"
+  : > "${0%/*}/failed"
+  exit 125
+fi
+exec "$1" __node "${0%/*}/node.json"
 "#;
 
 const NODE_HEAD: &str = r"#!/usr/bin/env bash
@@ -202,7 +217,7 @@ cd / || exit 125
 # What a model prints is not redacted yet: the log is the owner's alone.
 (umask 077 && : >> "$node/output.log")
 { exec >> "$node/output.log" 2>&1 < /dev/null; } || exit 125
-place= child= watcher= heard=0 peer=0 code=125
+place= child= watcher= absent= heard=0 peer=0 code=125
 
 say() { printf 'maddock: node %s (%s): %s\n' "$rank" "$host" "$*"; }
 
@@ -216,7 +231,10 @@ tidy() {
 trap tidy EXIT
 
 report() {
-  printf 'exit=%s\nhost=%s\npeer=%s\n' "$code" "$host" "$peer" | leave ended
+  {
+    printf 'exit=%s\nhost=%s\npeer=%s\n' "$code" "$host" "$peer"
+    [ -z "$absent" ] || printf 'cause=lost\nmessage=%s\n' "$absent"
+  } | leave ended
   exit "$code"
 }
 
@@ -243,12 +261,35 @@ keep() {
 printf 'host=%s\n' "$host" | leave started
 "#;
 
-const NODE_PEERS: &str = r#"# Nodes wait for each other for hours: one that failed ends the others.
+const NODE_PEERS: &str = r#"# Nodes wait for each other for hours: one that failed ends the others, and so does one that never began.
 peers=1
+
+missing() {
+  local number=0 name names
+  IFS=, read -r -a names <<< "${MADDOCK_NODES:-}"
+  while [ "$number" -lt "$nodes" ]; do
+    name=${names[number]:-}
+    [ -e "$directory/nodes/$number/started" ] || printf 'node %s%s, ' "$number" "${name:+ ($name)}"
+    number=$((number + 1))
+  done
+}
+
+nobody() {
+  absent=$(missing)
+  absent="${absent%, } did not begin within $begin_within s: are the run's files there?"
+  say "$absent"
+  asked_to_end
+}
+trap nobody USR2
+
 (
-  trap - EXIT TERM USR1
+  trap - EXIT TERM USR1 USR2
+  called=
   while sleep 3; do
     if [ -e "$directory/failed" ]; then kill -USR1 $$; exit; fi
+    [ -z "$called" ] && [ "$SECONDS" -ge "$begin_within" ] || continue
+    called=1
+    if [ -n "$(missing)" ]; then kill -USR2 $$; exit; fi
   done
 ) &
 watcher=$!
@@ -263,7 +304,7 @@ cp -R -- "$directory/workspace/." "$place/" && mkdir -p -- "$place/.maddock" &&
 if [ "$heard" -eq 0 ]; then
   # In a subshell, and with nothing but arguments: the job's variables are not this script's.
   set -- "$place/.maddock/entry.sh" "$node/env.sh"
-  ( trap - EXIT TERM USR1; . "$2"; exec bash "$1" ) &
+  ( trap - EXIT TERM USR1 USR2; . "$2"; exec bash "$1" ) &
   child=$!
   while :; do
     wait "$child"
@@ -274,6 +315,7 @@ if [ "$heard" -eq 0 ]; then
 else
   code=143
 fi
+[ -z "$absent" ] || code=125
 [ -z "$peers" ] || [ "$code" -eq 0 ] || : > "$directory/failed"
 
 # Whatever became of it.

@@ -14,6 +14,10 @@ const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("allow_submit_without_clean_nodes", "no job is kept from the queue"),
 ];
 
+/// Seconds within which every node has to have begun, where nobody says it: what a scheduler does on a node before a job
+/// may take minutes.
+const START_TIMEOUT: u64 = 300;
+
 /// What the section says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Section {
@@ -59,6 +63,8 @@ pub struct Section {
     pub check: bool,
     /// Seconds that a job may wait in the queue; none: for ever.
     pub queue_timeout: Option<u64>,
+    /// Seconds within which every node has to have begun.
+    pub start_timeout: u64,
     /// Where a script that runs once leaves its results.
     pub results_dir: String,
     /// What a person should know.
@@ -95,12 +101,12 @@ impl Section {
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(other) => Err(wrong(key, other, "true or false")),
         };
-        let queue_timeout = match section.get("queue_timeout") {
-            None | Some(Value::Null) => None,
+        let seconds = |key: &str| match section.get(key) {
+            None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 let text = || value.as_str().and_then(|text| text.trim().parse().ok());
                 let seconds = value.as_u64().or_else(text).filter(|seconds| *seconds > 0);
-                Some(seconds.ok_or_else(|| wrong("queue_timeout", value, "a number of seconds from 1 on"))?)
+                seconds.map(Some).ok_or_else(|| wrong(key, value, "a number of seconds from 1 on"))
             }
         };
         let nodelist = list("nodelist")?;
@@ -131,7 +137,8 @@ impl Section {
             maddock,
             // Whoever names nodes knows them.
             check: flag("enable_node_check")? && nodelist.is_empty(),
-            queue_timeout,
+            queue_timeout: seconds("queue_timeout")?,
+            start_timeout: seconds("start_timeout")?.unwrap_or(START_TIMEOUT),
             account: text("account")?,
             qos: text("qos")?,
             reservation: text("reservation")?,
@@ -282,6 +289,7 @@ mod tests {
             (r#""container": "no""#, "slurm.container"),
             (r#""maddock": "bin/maddock""#, "slurm.maddock"),
             (r#""queue_timeout": 0"#, "slurm.queue_timeout"),
+            (r#""start_timeout": "soon""#, "slurm.start_timeout"),
         ] {
             let error = Section::read(&format!(r#"{{"slurm": {{"partition": "p", {member}}}}}"#)).unwrap_err();
             assert!(error.details.iter().any(|detail| detail.value == key), "{member}: {error:?}");

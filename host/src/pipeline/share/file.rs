@@ -54,6 +54,12 @@ pub struct Orders {
     /// A file that a node makes when it fails, which ends the others.
     #[serde(default)]
     pub failed: Option<PathBuf>,
+    /// Seconds within which every node has to have begun; none: nobody looks.
+    #[serde(default)]
+    pub begin_within: Option<u64>,
+    /// The variable that holds the machines' names in the order of their numbers, with commas; empty: they have only numbers.
+    #[serde(default)]
+    pub machines: String,
     /// Variables of which the first that names a directory says where a node's own disk is.
     #[serde(default)]
     pub scratch: Vec<String>,

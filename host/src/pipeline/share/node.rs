@@ -4,16 +4,16 @@
 //! written down.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use maddock_bindings::api::types::{Attachment, Entry, EnvValue, EnvVar};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::devices;
 use super::file::{Share, Variable};
-use super::report::{Desk, Outcome};
+use super::report::{Desk, Outcome, STARTED};
 use crate::pipeline::event::{Gravity, Stream};
 use crate::pipeline::execute::{self, Begin, Executed, Order, cause_word};
 use crate::pipeline::job;
@@ -56,20 +56,23 @@ pub struct Node {
     pub stop: CancellationToken,
 }
 
-/// Why a share cannot begin: a sentence.
-type Trouble = String;
-
 /// Does the node's share, whatever comes of it.
 pub async fn attend(node: &Node) -> Outcome {
-    let peer = Arc::new(AtomicBool::new(false));
     let stop = node.stop.child_token();
     let failed = node.share.node.failed.clone();
-    let watcher = failed.clone().map(|failed| tokio::spawn(watch_others(failed, stop.clone(), peer.clone())));
+    let others = Arc::new(OnceLock::new());
+    let watcher = Others::of(node).map(|watch| tokio::spawn(watch.run(stop.clone(), others.clone())));
     let mut outcome = attempt(node, &stop).await;
     if let Some(watcher) = watcher {
         watcher.abort();
     }
-    outcome.peer = peer.load(Ordering::Relaxed);
+    match others.get() {
+        None => {}
+        Some(Trouble::Failed) => outcome.peer = true,
+        Some(Trouble::Absent(message)) => {
+            outcome = Outcome { code: CANNOT, cause: "lost", message: message.clone(), ..outcome };
+        }
+    }
     if let (Some(failed), true) = (failed, outcome.code != 0)
         && let Err(error) = std::fs::write(&failed, "")
     {
@@ -78,15 +81,81 @@ pub async fn attend(node: &Node) -> Outcome {
     outcome
 }
 
-/// Nodes wait for each other for hours: one that failed ends the others.
-async fn watch_others(failed: PathBuf, stop: CancellationToken, peer: Arc<AtomicBool>) {
-    loop {
-        if failed.exists() {
-            peer.store(true, Ordering::Relaxed);
-            stop.cancel();
-            return;
+/// What keeps the other nodes from doing their part.
+#[derive(Debug)]
+enum Trouble {
+    /// One failed, and says itself why.
+    Failed,
+    /// Some never began, and can say nothing: a sentence.
+    Absent(String),
+}
+
+/// A look at the other nodes. They wait for each other for hours: one that failed or never began ends them all.
+#[derive(Debug)]
+struct Others {
+    failed: PathBuf,
+    directory: PathBuf,
+    /// Until when all of them have to have begun, and how many seconds that is.
+    begun: Option<(Instant, u64)>,
+    names: Vec<String>,
+}
+
+impl Others {
+    /// None where there are none, or nobody is to look.
+    fn of(node: &Node) -> Option<Self> {
+        let orders = &node.share.node;
+        let known = node.context.environment.get(&orders.machines).unwrap_or_default();
+        let mut known = known.split(',').map(str::trim);
+        let names = (0..node.share.job.nodes).map(|number| match known.next().filter(|name| !name.is_empty()) {
+            Some(name) => format!("node {number} ({name})"),
+            None => format!("node {number}"),
+        });
+        let begun = orders.begin_within.and_then(|seconds| {
+            let until = Instant::now().checked_add(Duration::from_secs(seconds))?;
+            Some((until, seconds))
+        });
+        Some(Self {
+            failed: orders.failed.clone()?,
+            directory: orders.directory.clone(),
+            begun,
+            names: names.collect(),
+        })
+    }
+
+    async fn run(mut self, stop: CancellationToken, trouble: Arc<OnceLock<Trouble>>) {
+        let found = loop {
+            if self.failed.exists() {
+                break Trouble::Failed;
+            }
+            if let Some(message) = self.absent() {
+                break Trouble::Absent(message);
+            }
+            let until = self.begun.map(|(until, _)| until);
+            let look = Instant::now().checked_add(LOOK);
+            tokio::time::sleep_until(look.into_iter().chain(until).min().unwrap_or_else(Instant::now)).await;
+        };
+        let _ = trouble.set(found);
+        stop.cancel();
+    }
+
+    /// The roll is called once, when all of them had time enough.
+    fn absent(&mut self) -> Option<String> {
+        let (_, seconds) = self.begun.take_if(|(until, _)| Instant::now() >= *until)?;
+        let began = |number: usize| self.directory.join(number.to_string()).join(STARTED).exists();
+        let absent: Vec<&str> = self
+            .names
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| !began(*number))
+            .map(|(_, name)| name.as_str())
+            .collect();
+        if absent.is_empty() {
+            return None;
         }
-        tokio::time::sleep(LOOK).await;
+        Some(format!(
+            "{} did not begin within {seconds} s: does this program start there, and are the run's files there?",
+            absent.join(", ")
+        ))
     }
 }
 
@@ -167,7 +236,7 @@ fn outcome(executed: &Executed) -> Outcome {
     }
 }
 
-async fn prepare(node: &Node, session: &Session, events: &Stream) -> Result<(Chosen, Job), Trouble> {
+async fn prepare(node: &Node, session: &Session, events: &Stream) -> Result<(Chosen, Job), String> {
     let Node { share, plugins, context, .. } = node;
     let scratch = &context.roots.run;
     if share.node.check {
@@ -192,7 +261,7 @@ async fn prepare(node: &Node, session: &Session, events: &Stream) -> Result<(Cho
     Ok((target, assemble(node, &directory, inventory.as_ref(), attachment)))
 }
 
-fn space(scratch: &Path) -> Result<(), Trouble> {
+fn space(scratch: &Path) -> Result<(), String> {
     let stat = rustix::fs::statvfs(scratch).map_err(|error| format!("`{}`: {error}", scratch.display()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if free >= SPACE {
@@ -207,7 +276,7 @@ async fn attach(
     session: &Session,
     inventory: Option<&Inventory>,
     events: &Stream,
-) -> Result<Option<Attachment>, Trouble> {
+) -> Result<Option<Attachment>, String> {
     let share = &node.share;
     let count = share.job.gpus_per_node;
     let Some(inventory) = inventory else {

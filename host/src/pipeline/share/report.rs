@@ -13,6 +13,9 @@ use crate::pipeline::event::{Event, Gravity, Listener};
 use crate::plugin::jobs::CollectedFile;
 use crate::results::run_directory::replace_file;
 
+/// The file by which the others know that a node has begun.
+pub const STARTED: &str = "started";
+
 /// What became of a node's share.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outcome {
@@ -50,7 +53,7 @@ impl Desk {
         let log = File::options().create(true).append(true).mode(0o600).open(directory.join("output.log"))?;
         let desk =
             Self { directory: directory.to_owned(), log: Arc::new(Mutex::new(log)), host: printable(host), rank };
-        replace_file(&directory.join("started"), format!("host={}\n", desk.host).as_bytes())?;
+        replace_file(&directory.join(STARTED), format!("host={}\n", desk.host).as_bytes())?;
         Ok(desk)
     }
 
