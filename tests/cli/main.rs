@@ -20,6 +20,7 @@ mod exit_codes;
 mod help;
 mod launchers;
 mod node;
+mod outsiders;
 mod playground;
 mod reports;
 mod results;

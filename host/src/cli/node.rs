@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::args::Node as Arguments;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::setup::Setup;
+use super::setup::{Given, Setup};
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
 use crate::pipeline::share::{self, Desk, Node, Outcome, Share};
@@ -126,7 +126,8 @@ async fn at_work(
     for (name, value) in share::secrets(&share, environment) {
         secrets.add(name, value);
     }
-    let setup = Setup::with([tree, share.output.clone(), PathBuf::new()], &[], &share.policies)?;
+    let given = Given { policies: share.policies.clone(), ..Given::default() };
+    let setup = Setup::with([tree, share.output.clone(), PathBuf::new()], &given)?;
     let trace = Trace::to_file(&desk.trace(), &share.job.run_id).map_err(broken)?;
     let context = setup.context_in(share.job.run_id.clone(), &run, trace, secrets)?;
     let node = Node { share, rank, desk, plugins: setup.plugins, context, stop };
