@@ -35,6 +35,7 @@ maddock_sdk::launcher::export!(Plugin with_types_in maddock_sdk::launcher);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use maddock_sdk::launcher::Program;
 
     #[test]
     fn every_node_has_its_rank() {
@@ -48,6 +49,9 @@ mod tests {
             model: "m".into(),
             job: "0-m".into(),
             config: "{}".into(),
+            program: Program { interpreter: vec!["bash".into()], file: "run.sh".into() },
+            env: Vec::new(),
+            extra: Vec::new(),
         };
         let arrangement = Plugin::arrange(topology).unwrap();
         assert_eq!(arrangement.roles.len(), 2);
