@@ -14,7 +14,11 @@ impl Guest for Plugin {
     }
 
     fn plan_images(request: BuildRequest) -> Result<BuildPlan> {
-        let mut plan = BuildPlan { images: Vec::new(), problems: Vec::new(), warnings: Vec::new() };
+        let mut plan = BuildPlan {
+            images: Vec::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        };
         for card in &request.cards {
             match image(card) {
                 Ok(reference) => plan.images.push(ImagePlan {
@@ -23,11 +27,20 @@ impl Guest for Plugin {
                     log_file: format!("{}.build.log", card.name.replace('/', "_")),
                     architecture: None,
                     // A builder that has effects says here which; policy decides of them before the first one.
-                    plan: WorkPlan { steps: Vec::new(), artefacts: Vec::new(), warnings: Vec::new(), extra: Vec::new() },
+                    plan: WorkPlan {
+                        steps: Vec::new(),
+                        artefacts: Vec::new(),
+                        warnings: Vec::new(),
+                        extra: Vec::new(),
+                    },
                     details: json!({"image": reference}).to_string(),
                 }),
                 Err(error) => {
-                    plan.problems.push(Problem { model: card.name.clone(), architecture: None, error });
+                    plan.problems.push(Problem {
+                        model: card.name.clone(),
+                        architecture: None,
+                        error,
+                    });
                 }
             }
         }
@@ -37,14 +50,23 @@ impl Guest for Plugin {
     fn build_image(_request: BuildRequest, image: ImagePlan) -> Result<Built> {
         let entry = json!({"model": image.model, "docker_image": image.key, "build_duration": 0.0});
         Ok(Built {
-            image: Image { reference: image.key, digest: None, registry_reference: None, local: false },
+            image: Image {
+                reference: image.key,
+                digest: None,
+                registry_reference: None,
+                local: false,
+            },
             duration: 0.0,
             manifest_entry: entry.to_string(),
         })
     }
 
     fn push_image(_request: BuildRequest, image: ImagePlan, _built: Built) -> Result<Pushed> {
-        Err(unsupported(format!("image `{}` is used as it is, and not pushed", image.key)).hint("leave out `--registry`"))
+        Err(unsupported(format!(
+            "image `{}` is used as it is, and not pushed",
+            image.key
+        ))
+        .hint("leave out `--registry`"))
     }
 }
 
@@ -52,9 +74,13 @@ impl Guest for Plugin {
 fn image(card: &Card) -> Result<String> {
     let model: Value = serde_json::from_str(&card.model)
         .map_err(|error| invalid(format!("the card of `{}` is no JSON: {error}", card.name)))?;
-    let named = model.get("image").and_then(Value::as_str).filter(|image| !image.is_empty());
+    let named = model
+        .get("image")
+        .and_then(Value::as_str)
+        .filter(|image| !image.is_empty());
     named.map(str::to_owned).ok_or_else(|| {
-        invalid(format!("the card of `{}` names no image", card.name)).hint("add `\"image\": \"REGISTRY/NAME:TAG\"`")
+        invalid(format!("the card of `{}` names no image", card.name))
+            .hint("add `\"image\": \"REGISTRY/NAME:TAG\"`")
     })
 }
 
@@ -68,17 +94,31 @@ mod tests {
     use super::*;
 
     fn card(model: &str) -> Card {
-        Card { name: "m".into(), tags: Vec::new(), source: "models.json".into(), model: model.into() }
+        Card {
+            name: "m".into(),
+            tags: Vec::new(),
+            source: "models.json".into(),
+            model: model.into(),
+        }
     }
 
     #[test]
     fn a_card_names_its_image() {
-        assert_eq!(image(&card(r#"{"image": "ubuntu:24.04"}"#)).unwrap(), "ubuntu:24.04");
+        assert_eq!(
+            image(&card(r#"{"image": "ubuntu:24.04"}"#)).unwrap(),
+            "ubuntu:24.04"
+        );
     }
 
     #[test]
     fn a_card_without_an_image_is_told_what_lacks() {
-        for model in ["{}", "[]", r#"{"image": ""}"#, r#"{"image": 1}"#, "nonsense"] {
+        for model in [
+            "{}",
+            "[]",
+            r#"{"image": ""}"#,
+            r#"{"image": 1}"#,
+            "nonsense",
+        ] {
             assert!(image(&card(model)).is_err(), "{model}");
         }
         assert!(image(&card("{}")).unwrap_err().hint.is_some());

@@ -17,7 +17,12 @@ pub struct Plugin;
 impl Guest for Plugin {
     fn detect(_config: String) -> Result<Option<Inventory>> {
         match files::list_directory(NODES) {
-            Ok(entries) => Ok(inventory(&entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>())),
+            Ok(entries) => Ok(inventory(
+                &entries
+                    .into_iter()
+                    .map(|entry| entry.name)
+                    .collect::<Vec<_>>(),
+            )),
             // No driver, hence no device: that is no error.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.during("looking for devices")),
@@ -26,17 +31,26 @@ impl Guest for Plugin {
 
     fn attach(inventory: Inventory, indices: Vec<u32>) -> Result<Attachment> {
         let chosen = accelerators::chosen(&inventory, &indices)?;
-        let visible: Vec<String> = chosen.iter().map(|device| device.index.to_string()).collect();
+        let visible: Vec<String> = chosen
+            .iter()
+            .map(|device| device.index.to_string())
+            .collect();
         let mut attachment = accelerators::attachment(VENDOR, RESOURCE, &chosen);
         attachment.devices = chosen.iter().map(|device| device.node.clone()).collect();
-        attachment.env.push(Entry { name: "ACCEL_VISIBLE_DEVICES".to_owned(), value: visible.join(",") });
+        attachment.env.push(Entry {
+            name: "ACCEL_VISIBLE_DEVICES".to_owned(),
+            value: visible.join(","),
+        });
         Ok(attachment)
     }
 }
 
 /// What the driver's nodes say; none where there is no device.
 fn inventory(names: &[String]) -> Option<Inventory> {
-    let mut indices: Vec<u32> = names.iter().filter_map(|name| name.strip_prefix("accel")?.parse().ok()).collect();
+    let mut indices: Vec<u32> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("accel")?.parse().ok())
+        .collect();
     indices.sort_unstable();
     let device = |index: u32| Device {
         index,
@@ -82,7 +96,10 @@ mod tests {
     fn a_job_gets_the_devices_that_it_was_given_and_no_others() {
         let inventory = inventory(&names(&["accel0", "accel1"])).unwrap();
         let attachment = Plugin::attach(inventory.clone(), vec![1]).unwrap();
-        assert_eq!((attachment.devices, attachment.count), (vec!["/dev/accel/accel1".to_owned()], 1));
+        assert_eq!(
+            (attachment.devices, attachment.count),
+            (vec!["/dev/accel/accel1".to_owned()], 1)
+        );
         assert!(Plugin::attach(inventory, vec![2]).is_err());
     }
 }

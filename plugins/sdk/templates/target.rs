@@ -23,11 +23,13 @@ struct Handle {
 
 impl Handle {
     fn read(text: &str) -> Result<Self> {
-        serde_json::from_str(text).map_err(|error| invalid(format!("this is no handle of this target: {error}")))
+        serde_json::from_str(text)
+            .map_err(|error| invalid(format!("this is no handle of this target: {error}")))
     }
 
     fn attach(&self) -> Result<Child> {
-        process::attach(&self.process).map_err(|error| error.during("attaching to the job's program"))
+        process::attach(&self.process)
+            .map_err(|error| error.during("attaching to the job's program"))
     }
 
     /// Every end that the engine knows has a cause here.
@@ -37,7 +39,10 @@ impl Handle {
             (_, ExitStatus::TimedOut) => (Cause::TimedOut, "the time limit passed".to_owned()),
             (Some(reason), _) => (Cause::Cancelled, reason),
             (None, ExitStatus::Exited(code)) => local::outcome(code, result.as_ref()),
-            (None, ExitStatus::Signalled(signal)) => (Cause::Signalled(signal), format!("ended by signal {signal}")),
+            (None, ExitStatus::Signalled(signal)) => (
+                Cause::Signalled(signal),
+                format!("ended by signal {signal}"),
+            ),
             (None, ExitStatus::Lost) => (Cause::Lost, "nobody has seen how it ended".to_owned()),
         };
         local::ending(cause, message, result.as_ref(), "localhost", true)
@@ -60,8 +65,11 @@ fn follow(child: &Child, wait: bool, tell: bool) -> Result<Option<ExitStatus>> {
 /// The job's variables, and what starts it.
 fn command(job: &Job) -> Result<Command> {
     if job.topology.nodes > 1 {
-        return Err(unsupported(format!("{} nodes were asked for, and this target has one", job.topology.nodes))
-            .hint("ask for one node"));
+        return Err(unsupported(format!(
+            "{} nodes were asked for, and this target has one",
+            job.topology.nodes
+        ))
+        .hint("ask for one node"));
     }
     let env: Vec<EnvVar> = local::environment(job, local::role(job))?;
     let place = Place::of(job);
@@ -91,24 +99,39 @@ impl Guest for Plugin {
     fn plan(job: Job) -> Result<WorkPlan> {
         // No effects here. Policy decides of each step before the first of them is done.
         let command = command(&job)?;
-        let scope = |name: &str, value: &str| Entry { name: name.to_owned(), value: value.to_owned() };
+        let scope = |name: &str, value: &str| Entry {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
         let write = Step {
             summary: "write the job's entry script".to_owned(),
             call: "files.write".to_owned(),
             scope: vec![scope("path", &Place::of(&job).entry())],
         };
-        let variables = command.env.iter().map(|variable| &variable.name).chain(&command.inherit);
+        let variables = command
+            .env
+            .iter()
+            .map(|variable| &variable.name)
+            .chain(&command.inherit);
         let run = Step {
             summary: "run the entry script with bash".to_owned(),
             call: "process.launch".to_owned(),
-            scope: [scope("program", "bash")].into_iter().chain(variables.map(|name| scope("env", name))).collect(),
+            scope: [scope("program", "bash")]
+                .into_iter()
+                .chain(variables.map(|name| scope("env", name)))
+                .collect(),
         };
         let script = Artefact {
             name: "entry.sh".to_owned(),
             media_type: "text/x-shellscript".to_owned(),
             content: entry::script(&job, local::role(&job)),
         };
-        Ok(WorkPlan { steps: vec![write, run], artefacts: vec![script], warnings: Vec::new(), extra: Vec::new() })
+        Ok(WorkPlan {
+            steps: vec![write, run],
+            artefacts: vec![script],
+            warnings: Vec::new(),
+            extra: Vec::new(),
+        })
     }
 
     fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
@@ -130,8 +153,16 @@ impl Guest for Plugin {
     fn status(handle: String) -> Result<JobStatus> {
         let handle = Handle::read(&handle)?;
         let ending = follow(&handle.attach()?, false, false)?.map(|status| handle.ending(status));
-        let phase = if ending.is_some() { Phase::Ended } else { Phase::Running };
-        Ok(JobStatus { phase, reason: String::new(), ending })
+        let phase = if ending.is_some() {
+            Phase::Ended
+        } else {
+            Phase::Running
+        };
+        Ok(JobStatus {
+            phase,
+            reason: String::new(),
+            ending,
+        })
     }
 
     fn logs(handle: String) -> Result<()> {
@@ -223,12 +254,18 @@ mod tests {
 
     #[test]
     fn several_nodes_are_refused() {
-        assert_eq!(Plugin::plan(job(2)).unwrap_err().kind, ErrorKind::Unsupported);
+        assert_eq!(
+            Plugin::plan(job(2)).unwrap_err().kind,
+            ErrorKind::Unsupported
+        );
     }
 
     #[test]
     fn a_handle_is_read_back() {
-        let handle = Handle { process: "p".into(), place: Place::of(&job(1)) };
+        let handle = Handle {
+            process: "p".into(),
+            place: Place::of(&job(1)),
+        };
         let text = serde_json::to_string(&handle).unwrap();
         assert_eq!(Handle::read(&text).unwrap().place, handle.place);
         assert!(Handle::read("nonsense").is_err());

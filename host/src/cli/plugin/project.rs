@@ -28,8 +28,9 @@ pub fn new(kind: Kind, name: &str, language: &str, place: &Path) -> Outcome {
 /// # Errors
 /// There is no project: exit 1.
 pub fn vendor(directory: &Path) -> Outcome {
-    let count = project::vendor(directory).map_err(|error| failed(&error))?;
-    println!("wrote {count} files: the interface and the SDK of maddock {}", env!("CARGO_PKG_VERSION"));
+    let (count, language) = project::vendor(directory).map_err(|error| failed(&error))?;
+    let what = if language == Language::Rust { "the interface and the SDK" } else { "the interface" };
+    println!("wrote {count} files: {what} of maddock {}", env!("CARGO_PKG_VERSION"));
     Ok(Exit::Success)
 }
 
