@@ -227,6 +227,11 @@ async fn objects_of_others_are_looked_at_and_never_touched() {
         assert!(matches!(error.kind, ErrorKind::Conflict), "{error:?}");
     };
     conflict(state.delete(scene.connection(), object_ref("Job", "theirs")).await.unwrap().unwrap_err());
+    // An empty name would be that of all of them.
+    for none in ["", "*", ".", "theirs/status", "theirs,x"] {
+        let refused = state.delete(scene.connection(), object_ref("Job", none)).await.unwrap().unwrap_err();
+        assert!(matches!(refused.kind, ErrorKind::InvalidInput), "{none}: {refused:?}");
+    }
     conflict(state.next_change(scene.connection(), "theirs".into(), 0, 60_000).await.unwrap().unwrap_err());
     let words = vec!["true".to_owned()];
     conflict(state.exec(scene.connection(), pod.clone(), "main".into(), words).await.unwrap().unwrap_err());

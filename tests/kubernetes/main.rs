@@ -11,165 +11,15 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod attempts;
+mod detached;
+mod ground;
+mod rights;
+mod trouble;
 
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
-const MADDOCK: &str = env!("CARGO_BIN_EXE_maddock");
-/// Everything that a test waits for comes long before this.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-/// A tree with one model `m`, a place to run it from, and a namespace of its own.
-struct Ground {
-    root: TempDir,
-    namespace: String,
-    image: String,
-}
-
-fn kubectl(arguments: &[&str]) -> Output {
-    Command::new("kubectl").args(arguments).output().unwrap()
-}
-
-impl Ground {
-    /// None, with a line, where there is no cluster.
-    fn new(test: &str, card: Value, script: &str) -> Option<Self> {
-        let image = std::env::var("MADDOCK_TEST_KUBE_IMAGE").ok();
-        let (Some(image), Some(_)) = (image, std::env::var_os("KUBECONFIG")) else {
-            println!("skipped: {test} (KUBECONFIG or MADDOCK_TEST_KUBE_IMAGE is not set)");
-            return None;
-        };
-        let root = tempfile::Builder::new().prefix("maddock kube ").tempdir().unwrap();
-        let scripts = root.path().join("tree/scripts/m");
-        std::fs::create_dir_all(&scripts).unwrap();
-        std::fs::create_dir(root.path().join("work")).unwrap();
-        std::fs::write(scripts.join("run.sh"), script).unwrap();
-        let mut model = json!({"name": "m", "dockerfile": "docker/none", "scripts": "scripts/m/run.sh", "n_gpus": "0",
-            "owner": "a@example.com", "training_precision": "", "tags": ["t"], "args": ""});
-        model.as_object_mut().unwrap().extend(card.as_object().unwrap().clone());
-        std::fs::write(root.path().join("tree/models.json"), json!([model]).to_string()).unwrap();
-        let unique = root.path().file_name().unwrap().to_string_lossy().to_lowercase();
-        let plain: String = unique.chars().filter(char::is_ascii_alphanumeric).collect();
-        let namespace = format!("t-{plain}");
-        assert!(kubectl(&["create", "namespace", &namespace]).status.success());
-        Some(Self { root, namespace, image })
-    }
-
-    fn work(&self) -> PathBuf {
-        self.root.path().join("work")
-    }
-
-    fn section(&self, more: Value) -> Value {
-        let mut section = json!({"namespace": self.namespace, "image_pull_policy": "IfNotPresent",
-            "memory": "64Mi", "cpu": "20m", "shm_size": "8Mi"});
-        section.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        section
-    }
-
-    fn command(&self, section: Value, more: Value) -> Command {
-        let mut context = json!({"k8s": self.section(section), "MAD_CONTAINER_IMAGE": self.image});
-        context.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let mut command = Command::new(MADDOCK);
-        command
-            .args(["run", "--tags", "t", "--target", "k8s", "--model-dir"])
-            .arg(self.root.path().join("tree"))
-            .args(["--additional-context", &context.to_string()])
-            .current_dir(self.work())
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, section: Value) -> Output {
-        self.command(section, json!({})).output().unwrap()
-    }
-
-    fn start(&self, section: Value) -> Child {
-        self.command(section, json!({})).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    fn directory(&self) -> PathBuf {
-        let runs = std::fs::read_dir(self.work().join(".maddock/runs")).unwrap();
-        let mut runs: Vec<PathBuf> = runs.map(|run| run.unwrap().path()).collect();
-        assert_eq!(runs.len(), 1, "one run for each ground");
-        runs.remove(0)
-    }
-
-    fn job(&self) -> Value {
-        let jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
-        let job = jobs.map(|job| job.unwrap().path()).next().unwrap();
-        serde_json::from_str(&std::fs::read_to_string(job.join("job.json")).unwrap()).unwrap()
-    }
-
-    fn log(&self) -> String {
-        let mut logs = std::fs::read_dir(self.work()).unwrap().map(|entry| entry.unwrap().path());
-        let log = logs.find(|path| path.to_string_lossy().ends_with(".run.live.log")).unwrap();
-        std::fs::read_to_string(log).unwrap()
-    }
-
-    /// Waits for an event of the run that says this, and answers all events.
-    fn wait_for(&self, words: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let events = std::fs::read_dir(self.work().join(".maddock/runs"))
-                .ok()
-                .and_then(|mut runs| runs.next())
-                .and_then(|run| std::fs::read_to_string(run.unwrap().path().join("events.jsonl")).ok())
-                .unwrap_or_default();
-            if events.contains(words) {
-                return events;
-            }
-            // Not a wait for a moment, only a rest between two looks.
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("no event says `{words}`");
-    }
-
-    fn names(&self, kinds: &str) -> Vec<String> {
-        let output = kubectl(&["get", kinds, "--namespace", &self.namespace, "--output=name"]);
-        let text = String::from_utf8(output.stdout).unwrap();
-        // What every namespace has.
-        text.lines()
-            .filter(|name| !name.contains("default-token") && !name.contains("kube-root-ca"))
-            .map(str::to_owned)
-            .collect()
-    }
-
-    /// All that is there of what a job is made of.
-    fn left(&self) -> Vec<String> {
-        self.names("job,pod,service,configmap,secret,pvc")
-    }
-
-    fn apply(&self, object: &Value) {
-        let mut child = Command::new("kubectl")
-            .args(["apply", "--namespace", &self.namespace, "--filename=-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        if std::thread::panicking() && self.work().join(".maddock/runs").exists() {
-            println!("{}", std::fs::read_to_string(self.directory().join("events.jsonl")).unwrap_or_default());
-        }
-        kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
-    }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-const GOOD: &str =
-    "echo \"rank $NODE_RANK of $NNODES\"\necho x,1 > a_output.csv\necho \"performance: 42.5 things_per_second\"\n";
-const NOTHING: [String; 0] = [];
+use ground::{GOOD, Ground, NOTHING, interrupt, kubectl, said};
 
 #[test]
 fn a_job_of_one_pod_ends_well_has_its_row_and_leaves_nothing() {
@@ -321,20 +171,13 @@ fn a_job_that_somebody_else_deletes_is_cancelled_and_no_success() {
 #[test]
 fn ctrl_c_takes_everything_along_and_a_bystander_of_a_like_name_survives() {
     let Some(ground) = Ground::new("ctrl-c", json!({}), "echo here\nsleep 600\n") else { return };
-    let bystander = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
-        "name": "madengine-m-0123456789", "labels": {"app": "madengine", "model": "m", "madengine-job": "true"}}});
-    ground.apply(&bystander);
-    let pod = json!({"image": ground.image, "name": "c", "command": ["sleep", "600"]});
-    ground.apply(&json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {
-        "name": "madengine-m-0123456789", "labels": {"app": "madengine", "model": "m", "madengine-job": "true"}},
-        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [pod]}}}}));
+    ground.bystander();
     let mut run = ground.start(json!({}));
     ground.wait_for("\"running\"");
     interrupt(&run);
     assert_ne!(run.wait().unwrap().code(), Some(0));
     assert_eq!(ground.job()["execution"]["state"].as_str(), Some("cancelled"));
-    let left = ground.names("job,configmap,service,secret");
-    assert_eq!(left, ["job.batch/madengine-m-0123456789", "configmap/madengine-m-0123456789"], "and nothing of ours");
+    assert_eq!(ground.left_beside_the_bystander(), NOTHING);
 }
 
 #[test]
@@ -369,6 +212,17 @@ fn results_on_a_claim_are_fetched_also_when_their_pod_did_not_wait() {
 }
 
 #[test]
+fn results_that_nobody_kept_are_said_to_be_missing() {
+    let Some(ground) = Ground::new("nobody keeps results", json!({}), GOOD) else { return };
+    let output = ground.run(json!({"results_wait": 0}));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let brought = ground.work().join("a_output.csv").exists();
+    let missing = said(&output).contains("the files of node 0 could not be brought");
+    assert_ne!(brought, missing, "{}", said(&output));
+    assert_eq!(ground.left(), NOTHING);
+}
+
+#[test]
 fn the_restricted_profile_runs_as_nobody_of_consequence() {
     let script = "id -u\ntouch /root/x && echo 'too much'\ngrep -h '^CapEff' /proc/self/status\necho x > a_output.csv\n\
                   echo \"performance: 1 things_per_second\"\n";
@@ -399,9 +253,4 @@ fn a_namespace_that_is_not_there_is_a_failure_that_says_so() {
     let output = ground.run(json!({"namespace": "no-such-namespace"}));
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert!(said(&output).contains("no-such-namespace"), "{}", said(&output));
-}
-
-fn interrupt(run: &Child) {
-    let pid = rustix::process::Pid::from_child(run);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
 }

@@ -10,7 +10,10 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod hazards;
 mod launchers;
+mod own_cluster;
+mod trouble;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};

@@ -38,6 +38,7 @@ use super::{Answer, ApiError, error_with_hint};
 use crate::plugin::{RunContext, State};
 
 pub use engine::Connection;
+pub(super) use engine::patiently;
 pub(super) use upkeep::{sweep, version};
 
 use build::Building;

@@ -125,7 +125,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Exit::Failure, format!("cannot start: {error}")))
 }
 
-/// The attendant of a detached run: see [`background`].
+/// The attendant of a detached run: see `cli/background.rs`.
 pub fn attend(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // A session of its own: neither the terminal's Ctrl-C nor its end reaches this process.
     let _ = rustix::process::setsid();

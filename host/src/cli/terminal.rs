@@ -57,10 +57,11 @@ impl Terminal {
         self.bars.lock().unwrap_or_else(PoisonError::into_inner).insert(of.to_owned(), bar);
     }
 
-    fn update(&self, of: &str, text: &str) {
+    /// `worth_a_line` also where nothing shows what goes on: whoever reads a log wants to know it.
+    fn update(&self, of: &str, text: &str, worth_a_line: bool) {
         if let Some(bar) = self.bars.lock().unwrap_or_else(PoisonError::into_inner).get(of) {
             bar.set_message(format!("{of}: {text}"));
-        } else if self.verbose {
+        } else if self.verbose || worth_a_line {
             self.line(&format!("{of}: {text}"));
         }
     }
@@ -91,14 +92,15 @@ impl Listener for Terminal {
             Event::JobState { job, phase, reason } => {
                 let text =
                     if reason.is_empty() { phase.to_string() } else { format!("{phase} ({})", printable(reason)) };
-                self.update(job, &text);
+                // A job may wait for days, and its reason may be one that never passes.
+                self.update(job, &text, *phase == "queued" && !reason.is_empty());
             }
             Event::Progress { of, activity, done, total } => {
                 let amount = match (done, total) {
                     (Some(done), Some(total)) if *total > 0 => format!(" {}%", done.saturating_mul(100) / total),
                     _ => String::new(),
                 };
-                self.update(of, &format!("{}{amount}", printable(activity)));
+                self.update(of, &format!("{}{amount}", printable(activity)), false);
             }
             Event::JobEnded { job, model, status, reason, seconds } => {
                 let time = seconds

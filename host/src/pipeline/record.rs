@@ -123,12 +123,13 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
     let complete = executed.ending.as_ref().is_some_and(|ending| ending.log_complete);
     let files = executed.collection.as_ref().map(|collection| collection.files.clone()).unwrap_or_default();
     let mut facts = gathering.facts.clone();
-    let (mut image_digest, mut results) = (None, String::new());
+    let (mut image_digest, mut results, mut unclear) = (None, String::new(), String::new());
     for fact in executed.collection.iter().flat_map(|collection| &collection.facts) {
         match fact.name.as_str() {
             "git_commit" => facts.git_commit.clone_from(&fact.value),
             "machine_name" => facts.machine_name.clone_from(&fact.value),
             "results" => results.clone_from(&fact.value),
+            "unclear" => unclear.clone_from(&fact.value),
             "image_digest" => image_digest = Some(fact.value.clone()).filter(|digest| !digest.is_empty()),
             _ => {}
         }
@@ -136,6 +137,7 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
     let named = job::text(&gathering.card.model, "multiple_results");
     let owned = Owned {
         results: if named.is_empty() { results } else { named },
+        unclear,
         id: gathering.id.to_owned(),
         card: gathering.card.clone(),
         config: gathering.config.clone(),
@@ -202,6 +204,8 @@ struct Owned {
     id: String,
     /// The file that holds the rows; empty where the log has the metric.
     results: String,
+    /// Why the log has no metric, whatever it holds; empty where it may have one.
+    unclear: String,
     card: Card,
     config: Value,
     tree: PathBuf,
@@ -273,6 +277,9 @@ impl Owned {
     fn measured(&self) -> Measured {
         let name = &self.results;
         if name.is_empty() {
+            if !self.unclear.is_empty() {
+                return Measured::Unusable(self.unclear.clone());
+            }
             if self.nodes.expected > 1 {
                 return match together(&self.metrics, self.nodes.expected) {
                     Together::Nothing => Measured::Log(None),

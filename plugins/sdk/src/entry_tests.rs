@@ -445,8 +445,8 @@ fn a_job_that_nobody_ends_ends_by_itself() {
     let mut job = job();
     job.time_limit = Some(0);
     let text = script(&job, None);
-    assert!(text.contains("\nlimit=5\n"));
-    workspace.put(SCRIPT, &text.replace("\nlimit=5\n", "\nlimit=0.2\n"));
+    assert!(text.contains("\nmaddock_limit=5\n"));
+    workspace.put(SCRIPT, &text.replace("\nmaddock_limit=5\n", "\nmaddock_limit=0.2\n"));
     let output = Command::new("bash").arg(workspace.0.join(SCRIPT)).output().unwrap();
     let result = JobResult::parse(&workspace.read(RESULT)).unwrap();
     assert_eq!((result.exit, result.stage), (143, Stage::TimedOut), "{output:?}");
@@ -502,4 +502,56 @@ fn a_job_kept_alive_stays_after_its_result_until_it_is_asked_to_end() {
         }
     };
     assert_eq!(status.code(), Some(3));
+}
+
+#[test]
+fn variables_of_a_job_reach_the_model_whatever_their_names_are() {
+    let names = [
+        "here",
+        "workspace",
+        "state",
+        "work",
+        "code",
+        "stage",
+        "model",
+        "seconds",
+        "commit",
+        "child",
+        "watchdog",
+        "heard",
+        "at",
+        "status",
+        "again",
+        "before",
+        "name",
+        "nap",
+        "limit",
+        "started",
+        "milliseconds",
+        "git",
+        "url",
+        "nodes",
+    ];
+    let workspace = Workspace::new("names");
+    workspace.put("pre.sh", "env > before.txt");
+    workspace.put("run_directory/run.sh", "env > model.txt");
+    let mut job = job();
+    job.time_limit = Some(60);
+    job.script.before = vec![hook("pre.sh", &[])];
+    let env = vec![Entry { name: "LIST".into(), value: "$MADDOCK_NODE_1".into() }];
+    let role = NodeRole { node: 0, name: "worker".into(), env, command: None };
+    let mut command = workspace.command(&job, Some(&role));
+    command.env("MADDOCK_NODES", "a,b");
+    for name in names {
+        command.env(name, format!("the job's {name}"));
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    for file in ["before.txt", "model.txt"] {
+        let seen = workspace.read(&format!("run_directory/{file}"));
+        for name in names {
+            assert!(seen.contains(&format!("{name}=the job's {name}\n")), "{name} in {file}: {seen}");
+        }
+        assert!(!seen.contains("maddock_"), "what the script knows stays in it: {seen}");
+    }
 }

@@ -129,15 +129,15 @@ pub(crate) fn lines(job: &Job, role: Option<&NodeRole>) -> String {
     };
     let numbers: Vec<u32> = used.iter().filter_map(|name| number(name)).collect();
     if !numbers.is_empty() || used.contains(HOSTFILE) {
-        add(format!("known {NODES}\nIFS=, read -r -a nodes <<< \"${NODES}\""));
+        add(format!("known {NODES}\nIFS=, read -r -a maddock_nodes <<< \"${NODES}\""));
     }
     for number in numbers {
-        add(format!("export {NODE}{number}=${{nodes[{number}]:-}}"));
+        add(format!("export {NODE}{number}=${{maddock_nodes[{number}]:-}}"));
     }
     if used.contains(HOSTFILE) {
         let slots = job.topology.processes_per_node.max(1);
         add(format!(
-            "export {HOSTFILE}=$state/hostfile\nprintf '%s slots={slots}\\n' \"${{nodes[@]}}\" > \"${HOSTFILE}\""
+            "export {HOSTFILE}=$maddock_state/hostfile\nprintf '%s slots={slots}\\n' \"${{maddock_nodes[@]}}\" > \"${HOSTFILE}\""
         ));
     }
     for name in &used {

@@ -122,6 +122,12 @@ fn make(work: &Work) -> Result<()> {
     Err(error)
 }
 
+/// Says what should have come and cannot: the run may succeed without it.
+fn missing(collection: &mut Collection, what: String) {
+    events::log(Level::Warning, &what, &[]);
+    collection.missing.push(what);
+}
+
 /// The plugin.
 #[derive(Debug)]
 pub struct Plugin;
@@ -177,8 +183,9 @@ impl Guest for Plugin {
         let handle = Handle::read(&handle)?;
         let snapshot = handle.look()?.ok_or_else(|| failed(format!("nothing is known about Job {}", handle.job)))?;
         let standing = outcome::standing(&snapshot, handle.nodes);
-        let ending =
-            outcome::is_over(&snapshot).then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, None, true));
+        // Pods that keep their results keep the Job from ending: somebody has to fetch them, who asks this first.
+        let ended = outcome::is_over(&snapshot) || outcome::models_have_ended(&snapshot, handle.nodes);
+        let ending = ended.then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, None, true));
         Ok(JobStatus { phase: standing.phase, reason: standing.reason, ending })
     }
 
@@ -199,6 +206,9 @@ impl Guest for Plugin {
         let mut collection = Collection { files: Vec::new(), facts: Vec::new(), missing: Vec::new() };
         let fact = |name: &str, value: String| Entry { name: name.to_owned(), value };
         collection.facts.push(fact("machine_name", handle.job.clone()));
+        if let Some(why) = results::unclear(&handle) {
+            collection.facts.push(fact("unclear", why));
+        }
         let snapshot = handle.look().unwrap_or_default();
         let pod_of = |index: u32| snapshot.as_ref().and_then(|snapshot| outcome::newest(snapshot, index));
         let mut outstanding = Vec::new();
@@ -216,7 +226,7 @@ impl Guest for Plugin {
         if !outstanding.is_empty()
             && let Err(error) = results::bring_from_claim(&handle, &outstanding)
         {
-            collection.missing.push(format!("what is on the claim could not be brought: {}", error.message));
+            missing(&mut collection, format!("what is on the claim could not be brought: {}", error.message));
         }
         let first = pod_of(0);
         if let Some(commit) = first.and_then(outcome::result).and_then(|result| result.git_commit) {
@@ -229,10 +239,15 @@ impl Guest for Plugin {
         }
         for index in 0..handle.nodes {
             collection.files.extend(results::brought(&handle, index)?);
-            if !results::has_come(&handle, index, None)
-                && let Some(problem) = results::problem(&handle, index)
-            {
-                collection.missing.push(format!("the files of node {index} could not be brought: {problem}"));
+            if results::has_come(&handle, index, None) {
+                continue;
+            }
+            let unkept = || {
+                let why = "its pod was gone, or kept them no longer than `k8s.results_wait`";
+                outstanding.contains(&index).then(|| why.to_owned())
+            };
+            if let Some(problem) = results::problem(&handle, index).or_else(unkept) {
+                missing(&mut collection, format!("the files of node {index} could not be brought: {problem}"));
             }
         }
         for name in &handle.expected {

@@ -86,6 +86,12 @@ pub fn is_over(snapshot: &Snapshot) -> bool {
     }
 }
 
+/// Whether every node's model has ended. The Job has not, while its pods keep their results.
+#[must_use]
+pub fn models_have_ended(snapshot: &Snapshot, nodes: u32) -> bool {
+    (0..nodes).all(|node| newest(snapshot, node).and_then(model).is_some_and(has_ended))
+}
+
 /// What the model's container left as its outcome.
 #[must_use]
 pub fn result(pod: &Pod) -> Option<JobResult> {
@@ -284,6 +290,11 @@ fn cause(name: &str, snapshot: &Snapshot, nodes: &[NodeEnding], given_up: Option
                 return by_nodes(snapshot, nodes).unwrap_or((Cause::Exited(0), String::new()));
             }
             (Cause::Unknown, format!("Job {name} is lost sight of: the API server does not answer"))
+        }
+        JobState::Waiting | JobState::Active | JobState::Suspended
+            if nodes.iter().all(|node| newest(snapshot, node.node).and_then(model).is_some_and(has_ended)) =>
+        {
+            by_nodes(snapshot, nodes).unwrap_or((Cause::Exited(0), String::new()))
         }
         // These are no ends; whoever asks for one has not waited.
         JobState::Waiting | JobState::Active | JobState::Suspended => {

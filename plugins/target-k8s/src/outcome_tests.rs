@@ -204,3 +204,15 @@ fn a_cluster_that_makes_no_pods_hinders_with_its_own_words() {
     assert!(standing.reason.contains("exceeded quota"));
     assert!(matches!(standing.trouble, Some(Trouble::CannotStart(_, false))));
 }
+
+#[test]
+fn a_job_whose_pods_only_keep_results_has_ended_for_who_asks() {
+    let keeps = |index, code| Pod { phase: "Running".into(), ..ended(index, code) };
+    let seen = |pods| snapshot(JobState::Active, pods);
+    assert!(models_have_ended(&seen(vec![keeps(0, 0), keeps(1, 0)]), 2));
+    assert!(!models_have_ended(&seen(vec![keeps(0, 0), running(1)]), 2));
+    assert!(!models_have_ended(&seen(vec![keeps(0, 0)]), 2), "one has not been made yet");
+    assert_eq!(cause_of(JobState::Active, vec![keeps(0, 0), keeps(1, 0)]), Cause::Exited(0));
+    assert_eq!(cause_of(JobState::Active, vec![keeps(0, 0), keeps(1, 7)]), Cause::Exited(7));
+    assert_eq!(cause_of(JobState::Active, vec![keeps(0, 0), running(1)]), Cause::Unknown);
+}

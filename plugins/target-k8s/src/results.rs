@@ -32,6 +32,25 @@ fn write_note(handle: &Handle, index: u32, name: &str, text: &str) -> Result<()>
     files::write(&format!("{}/{name}", directory(handle, index)), text.as_bytes(), 0o644)
 }
 
+/// Notes that an earlier attempt of a node wrote a measurement, too: the log does not say which is the job's.
+///
+/// # Errors
+/// It cannot be written.
+pub fn note_unclear(handle: &Handle, index: u32, pod: &str) -> Result<()> {
+    write_note(handle, index, "unclear", pod)
+}
+
+/// Why what the job's log holds is no measurement, where it is none.
+#[must_use]
+pub fn unclear(handle: &Handle) -> Option<String> {
+    let pod = (0..handle.nodes).find_map(|index| note(handle, index, "unclear"))?;
+    Some(format!(
+        "pod {} wrote a measurement, failed, and was run again: which attempt the log's is of is not clear; \
+         leave `k8s.backoff_limit` at 0, or name the model's results file by `multiple_results`",
+        pod.trim()
+    ))
+}
+
 /// Whether a pod's model has ended and its results wait.
 #[must_use]
 pub fn wait(pod: &Pod) -> bool {

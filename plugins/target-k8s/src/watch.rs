@@ -27,14 +27,47 @@ pub struct Output {
     logs: Option<kube::Logs>,
     /// Pods of which all was told.
     ended: BTreeSet<String>,
+    /// For each pod, whether its output has what may be a measurement.
+    measures: BTreeMap<String, Measures>,
     complete: bool,
+}
+
+/// What begins a measurement in a log; more than that is the kernel's to know.
+const MEASUREMENTS: [&[u8]; 2] = [b"performance:", b"train_samples_per_second"];
+
+/// Looks for the beginning of a measurement in output that comes in pieces.
+#[derive(Debug, Default)]
+pub struct Measures {
+    found: bool,
+    tail: Vec<u8>,
+}
+
+impl Measures {
+    /// The next piece.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.found {
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        let holds = |word: &&[u8]| self.tail.windows(word.len()).any(|window| window == *word);
+        self.found = MEASUREMENTS.iter().any(holds);
+        // What may be the beginning of a word that goes on in the next piece.
+        let longest = MEASUREMENTS.iter().map(|word| word.len()).max().unwrap_or_default();
+        self.tail.drain(..self.tail.len().saturating_sub(longest));
+    }
+
+    /// Whether there was one.
+    #[must_use]
+    pub fn found(&self) -> bool {
+        self.found
+    }
 }
 
 impl Output {
     /// All pods of a Job, from their beginning.
     #[must_use]
     pub fn of(handle: &Handle) -> Self {
-        let mut output = Self { logs: None, ended: BTreeSet::new(), complete: true };
+        let mut output = Self { logs: None, ended: BTreeSet::new(), measures: BTreeMap::new(), complete: true };
         match kube::follow_logs(&handle.connection(), &handle.job, MODEL) {
             Ok(logs) => output.logs = Some(logs),
             Err(error) => output.incomplete(&error.during("reading the pods' output").message),
@@ -54,7 +87,10 @@ impl Output {
         for _ in 0..PIECES {
             let Some(logs) = &self.logs else { return true };
             match logs.next_event(WAIT_MS) {
-                Ok(LogEvent::Chunk(chunk)) => events::output(chunk.index, OutputStream::Stdout, &chunk.bytes),
+                Ok(LogEvent::Chunk(chunk)) => {
+                    self.measures.entry(chunk.pod).or_default().feed(&chunk.bytes);
+                    events::output(chunk.index, OutputStream::Stdout, &chunk.bytes);
+                }
                 Ok(LogEvent::End(end)) => {
                     if !end.complete {
                         self.incomplete(&format!("not all output of pod {} could be read: {}", end.pod, end.reason));
@@ -84,6 +120,17 @@ impl Output {
         if let Some(pod) = expected.iter().find(|pod| !self.ended.contains(**pod)) {
             self.incomplete(&format!("the end of the output of pod {pod} did not come"));
         }
+    }
+
+    /// For each node, the earlier attempt whose measurement is in the same log as that of the last one.
+    fn unclear(&self, snapshot: &Snapshot, nodes: u32) -> Vec<(u32, String)> {
+        let measured = |pod: &&kube::Pod| self.measures.get(&pod.name).is_some_and(Measures::found);
+        let of_node = |node: u32| {
+            let last = outcome::newest(snapshot, node)?;
+            let earlier = snapshot.pods.iter().filter(|pod| pod.index == node && pod.name != last.name);
+            earlier.filter(measured).min_by_key(|pod| &pod.created).map(|pod| (node, pod.name.clone()))
+        };
+        (0..nodes).filter_map(of_node).collect()
     }
 
     /// Whether all was told.
@@ -164,5 +211,30 @@ pub fn follow(handle: &Handle) -> Result<Ending> {
     };
     let Some(last) = last else { return Err(failed(format!("nothing is known about Job {}", handle.job))) };
     output.finish(Some(&last));
+    for (node, pod) in output.unclear(&last, handle.nodes) {
+        results::note_unclear(handle, node, &pod)?;
+    }
     Ok(outcome::ending(&handle.job, &last, handle.nodes, given_up.as_ref(), output.is_complete()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_a_measurement_is_found_wherever_the_output_is_cut() {
+        for text in ["x\nperformance: 5 u\n", "'train_samples_per_second': 7", "performance:"] {
+            for cut in 0..text.len() {
+                let mut measures = Measures::default();
+                measures.feed(&text.as_bytes()[..cut]);
+                measures.feed(&text.as_bytes()[cut..]);
+                assert!(measures.found(), "{text} cut at {cut}");
+            }
+        }
+        let mut measures = Measures::default();
+        for _ in 0..1000 {
+            measures.feed(b"performance is good, train_samples_per second ");
+        }
+        assert!(!measures.found() && measures.tail.len() < 100);
+    }
 }

@@ -263,7 +263,7 @@ fn kind_of_status(status: u16) -> ErrorKind {
 }
 
 /// Does it again while the engine cannot be reached, up to a limit: for calls that can be repeated and must not be lost.
-pub(super) async fn patiently<T, F, A>(limit: Duration, mut attempt: F) -> Result<T, ApiError>
+pub(in crate::capability) async fn patiently<T, F, A>(limit: Duration, mut attempt: F) -> Result<T, ApiError>
 where
     F: FnMut() -> A,
     A: Future<Output = Result<T, ApiError>>,

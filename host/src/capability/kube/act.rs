@@ -15,12 +15,15 @@ use super::detail;
 use super::object::{KINDS, Kind, Object};
 use super::owner::{Owner, is_of_run};
 use super::trouble::ask;
+use crate::capability::docker::patiently;
 use crate::capability::{ApiError, error, error_with_hint};
 
 /// Objects that a list brings at once.
 pub(super) const PAGE: u32 = 500;
 /// How long an object may take to go.
 const GOING: Duration = Duration::from_secs(100);
+/// How long a server that is away is asked again for what is to be taken away.
+const AWAY: Duration = Duration::from_secs(60);
 
 impl Client {
     fn objects(&self, kind: Kind) -> Api<DynamicObject> {
@@ -165,7 +168,8 @@ pub(super) async fn labelled(client: &Client, selector: &str) -> Result<Vec<(Kin
             format!("cannot list what there is of kind {} in namespace `{}`", kind.word(), client.place.namespace);
         let mut page = ListParams::default().labels(selector).limit(PAGE);
         loop {
-            let list = ask(&doing, client.objects(kind).list_metadata(&page)).await?;
+            let objects = client.objects(kind);
+            let list = patiently(AWAY, || ask(&doing, objects.list_metadata(&page))).await?;
             let own = |metadata: &ObjectMeta| {
                 metadata.owner_references.iter().flatten().all(|owner| owner.controller != Some(true))
             };
@@ -181,7 +185,7 @@ pub(super) async fn labelled(client: &Client, selector: &str) -> Result<Vec<(Kin
 
 /// Deletes an object of a run, and waits until it is gone.
 pub(super) async fn delete(client: &Client, kind: Kind, name: &str, run: &str) -> Result<(), ApiError> {
-    let Some(found) = metadata(client, kind, name).await? else { return Ok(()) };
+    let Some(found) = patiently(AWAY, || metadata(client, kind, name)).await? else { return Ok(()) };
     let uid = owned(kind, name, &found, run)?;
     let doing = format!("cannot delete {} `{name}`", kind.word());
     // A Job stays until its pods are gone, so that whoever waited for it has waited for them.

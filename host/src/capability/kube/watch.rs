@@ -391,6 +391,10 @@ impl Known {
     /// All that is known of a Job now; none before it was seen.
     fn snapshot(&mut self, job: &str, patience: Duration) -> Option<Snapshot> {
         let lost = self.away.values().any(|away| away.since.elapsed() >= patience);
+        // A Job without its pods would be one that has none.
+        if !lost && !self.synced.contains(&Stream::Pods) {
+            return None;
+        }
         let tracked = self.jobs.get(job);
         let view = match tracked.and_then(|tracked| tracked.job.clone()) {
             Some(view) => view,

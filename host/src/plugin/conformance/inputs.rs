@@ -2,12 +2,15 @@
 
 use serde_json::json;
 
+use crate::pipeline::job::ROLE_OF_ALL;
 use crate::plugin::manifest::Kind;
 use crate::plugin::{Plugin, PluginError, Session, accelerators, build, jobs, launch, report};
 use maddock_bindings::api::types;
 
 /// A text that no plugin should choke on.
 const NONSENSE: &str = "\u{0}\u{1b}[2J'\"$(id)`\\\n\u{202e}{{]] ../../etc/passwd";
+const NOT_WHOLE: &str =
+    "it has neither one role for each node, in order, nor one of the name `batch` for the whole job";
 /// How many of something is too many.
 const MANY: usize = 10_000;
 
@@ -124,8 +127,7 @@ impl Input {
             Asks::Plan(request) => said(&plugin.plan_images(session, request).await?, None),
             Asks::Arrange(topology) => {
                 let answer = plugin.arrange(session, topology).await?;
-                let whole = answer.roles.iter().map(|role| role.node).eq(0..topology.nodes);
-                said(&answer, (!whole).then_some("it has not one role for each node, in order"))
+                said(&answer, (!is_whole(&answer.roles, topology.nodes)).then_some(NOT_WHOLE))
             }
             Asks::Detect(config) => said(&plugin.detect(session, config).await?, None),
             Asks::Attach(inventory, indices) => {
@@ -154,6 +156,12 @@ impl Input {
             },
         })
     }
+}
+
+/// One role for each node, in order, or the one that runs once for the whole job.
+fn is_whole(roles: &[launch::Role], nodes: u32) -> bool {
+    let once = matches!(roles, [only] if only.node == 0 && only.name == ROLE_OF_ALL);
+    once || roles.iter().map(|role| role.node).eq(0..nodes)
 }
 
 fn said(answer: &impl std::fmt::Debug, fault: Option<&str>) -> Said {
@@ -305,4 +313,23 @@ fn hostile() -> jobs::Job {
     job.paths.work_directory = "../..".to_owned();
     job.profile = NONSENSE.to_owned();
     job
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_one_for_each_node_in_order_or_one_for_the_whole_job() {
+        let role = |node: u32, name: &str| launch::Role { node, name: name.to_owned(), env: Vec::new(), command: None };
+        let workers = |nodes: &[u32]| nodes.iter().map(|node| role(*node, "worker")).collect::<Vec<_>>();
+        assert!(is_whole(&workers(&[0, 1]), 2));
+        assert!(is_whole(&[role(0, "batch")], 2));
+        for wrong in [&[][..], &[0], &[1, 0], &[0, 0], &[0, 1, 2]] {
+            assert!(!is_whole(&workers(wrong), 2), "{wrong:?}");
+        }
+        assert!(!is_whole(&[role(1, "batch")], 2));
+        assert!(!is_whole(&[role(0, "batch"), role(0, "batch")], 2));
+        assert!(!is_whole(&[role(0, "batch"), role(0, "batch"), role(1, "batch")], 2));
+    }
 }

@@ -3,118 +3,118 @@
 # There is no `set -e`: exit codes are data here, and what follows the model runs whatever became of it.
 set -u
 unset CDPATH
-here=${BASH_SOURCE[0]}
-case $here in */*) here=${here%/*} ;; *) here=. ;; esac
-cd -- "$here/.." || exit 125
-workspace=$PWD
-state=$workspace/.maddock
-work=$workspace/run_directory
+maddock_here=${BASH_SOURCE[0]}
+case $maddock_here in */*) maddock_here=${maddock_here%/*} ;; *) maddock_here=. ;; esac
+cd -- "$maddock_here/.." || exit 125
+maddock_workspace=$PWD
+maddock_state=$maddock_workspace/.maddock
+maddock_work=$maddock_workspace/run_directory
 
-code=0 stage=setup model= seconds= commit=
-child= watchdog= heard=0
+maddock_code=0 maddock_stage=setup maddock_model= maddock_seconds= maddock_commit=
+maddock_child= maddock_watchdog= maddock_heard=0
 
 say() { printf 'maddock: %s\n' "$*" >&2; }
 
 now() {
-  local at=${EPOCHREALTIME:-}
-  if [ -n "$at" ]; then printf '%s' "${at/[.,]/}"; else printf '%s000000' "$(date +%s)"; fi
+  local maddock_at=${EPOCHREALTIME:-}
+  if [ -n "$maddock_at" ]; then printf '%s' "${maddock_at/[.,]/}"; else printf '%s000000' "$(date +%s)"; fi
 }
 
 # A request to end goes to what runs now. As the first process of a container, to all that it holds.
 asked_to_end() {
-  heard=$((heard + 1))
-  if [ $$ -eq 1 ]; then kill -TERM -1; elif [ -n "$child" ]; then kill -TERM "$child"; fi 2>/dev/null
+  maddock_heard=$((maddock_heard + 1))
+  if [ $$ -eq 1 ]; then kill -TERM -1; elif [ -n "$maddock_child" ]; then kill -TERM "$maddock_child"; fi 2>/dev/null
 }
 trap asked_to_end TERM
 
 # Runs a program and answers its exit code, hearing requests to end meanwhile.
 attempt() {
-  local status again before=$heard
+  local maddock_status maddock_again maddock_before=$maddock_heard
   (trap - INT QUIT TERM; exec "$@") <&0 &
-  child=$!
-  [ "$heard" -eq "$before" ] || kill -TERM "$child" 2>/dev/null
-  wait "$child"
-  status=$?
-  while [ "$heard" -ne "$before" ]; do
-    before=$heard
-    wait "$child" 2>/dev/null
-    again=$?
-    [ "$again" -eq 127 ] || status=$again
+  maddock_child=$!
+  [ "$maddock_heard" -eq "$maddock_before" ] || kill -TERM "$maddock_child" 2>/dev/null
+  wait "$maddock_child"
+  maddock_status=$?
+  while [ "$maddock_heard" -ne "$maddock_before" ]; do
+    maddock_before=$maddock_heard
+    wait "$maddock_child" 2>/dev/null
+    maddock_again=$?
+    [ "$maddock_again" -eq 127 ] || maddock_status=$maddock_again
   done
-  child=
-  return "$status"
+  maddock_child=
+  return "$maddock_status"
 }
 
 # FILE ARGUMENTS: a script of the workspace is copied into the work directory and run there.
 hook() {
-  local name=${1##*/}
-  [ "$workspace/$1" -ef "$work/$name" ] || cp -f -- "$workspace/$1" "$work/$name" || return 125
-  case $name in -*) name=./$name ;; esac
+  local maddock_name=${1##*/}
+  [ "$maddock_workspace/$1" -ef "$maddock_work/$maddock_name" ] || cp -f -- "$maddock_workspace/$1" "$maddock_work/$maddock_name" || return 125
+  case $maddock_name in -*) maddock_name=./$maddock_name ;; esac
   shift
-  attempt bash "$name" "$@"
+  attempt bash "$maddock_name" "$@"
 }
 
 proceed() {
-  [ "$heard" -eq 0 ] || give_up 143 'asked to end'
+  [ "$maddock_heard" -eq 0 ] || give_up 143 'asked to end'
 }
 
 before() {
-  stage=before
+  maddock_stage=before
   proceed
   hook "$@" || give_up "$?" "the script before the model, ${1##*/}, ended with an error"
 }
 
 after() {
-  local status=0
-  hook "$@" || status=$?
-  [ "$status" -eq 0 ] && return
-  say "the script after the model, ${1##*/}, ended with code $status"
-  [ "$code" -ne 0 ] || code=$status stage=after
+  local maddock_status=0
+  hook "$@" || maddock_status=$?
+  [ "$maddock_status" -eq 0 ] && return
+  say "the script after the model, ${1##*/}, ended with code $maddock_status"
+  [ "$maddock_code" -ne 0 ] || maddock_code=$maddock_status maddock_stage=after
 }
 
 give_up() {
-  code=$1
+  maddock_code=$1
   shift
-  say "$* (code $code)"
+  say "$* (code $maddock_code)"
   finish
 }
 
 finish() {
-  [ -z "$watchdog" ] || kill -TERM "$watchdog" 2>/dev/null
-  if [ -e "$state/overdue" ]; then
-    stage=timed-out
-    kill -KILL "$watchdog" 2>/dev/null
+  [ -z "$maddock_watchdog" ] || kill -TERM "$maddock_watchdog" 2>/dev/null
+  if [ -e "$maddock_state/overdue" ]; then
+    maddock_stage=timed-out
+    kill -KILL "$maddock_watchdog" 2>/dev/null
   fi
   # Whoever owns the workspace must be able to read and remove what was made as another user.
-  chmod -R a+rwX "$work" 2>/dev/null
-  chmod a+rwx "$state" 2>/dev/null
+  chmod -R a+rwX "$maddock_work" 2>/dev/null
+  chmod a+rwx "$maddock_state" 2>/dev/null
   {
-    printf 'exit=%s\nstage=%s\n' "$code" "$stage"
-    [ -z "$model" ] || printf 'model=%s\n' "$model"
-    [ -z "$seconds" ] || printf 'seconds=%s\n' "$seconds"
-    [ -z "$commit" ] || printf 'git_commit=%s\n' "$commit"
-  } > "$state/result.tmp"
-  chmod a+rw "$state/result.tmp" 2>/dev/null
-  mv -f "$state/result.tmp" "$state/result"
-  exit "$code"
+    printf 'exit=%s\nstage=%s\n' "$maddock_code" "$maddock_stage"
+    [ -z "$maddock_model" ] || printf 'model=%s\n' "$maddock_model"
+    [ -z "$maddock_seconds" ] || printf 'seconds=%s\n' "$maddock_seconds"
+    [ -z "$maddock_commit" ] || printf 'git_commit=%s\n' "$maddock_commit"
+  } > "$maddock_state/result.tmp"
+  chmod a+rw "$maddock_state/result.tmp" 2>/dev/null
+  mv -f "$maddock_state/result.tmp" "$maddock_state/result"
+  exit "$maddock_code"
 }
 
-cat > "$state/model.sh" <<'MODEL'
+cat > "$maddock_state/model.sh" <<'MODEL'
 # The model's own command: `bash` this file to run it by hand.
 cd -- "${BASH_SOURCE[0]%/*}/.."/run_directory || exit 125
 exec bash run.sh '--batch-size' 32
 MODEL
 
-rm -f "$state/result" "$state/overdue"
-mkdir -p -- "$work" && cd -- "$work" || give_up 125 'the work directory cannot be entered'
+rm -f "$maddock_state/result" "$maddock_state/overdue"
+mkdir -p -- "$maddock_work" && cd -- "$maddock_work" || give_up 125 'the work directory cannot be entered'
 
-stage=model
+maddock_stage=model
 proceed
-started=$(now)
-attempt bash "$state/model.sh"
-model=$? code=$model
-milliseconds=$((($(now) - started + 500) / 1000))
-[ "$milliseconds" -ge 0 ] || milliseconds=0
-printf -v seconds '%d.%03d' "$((milliseconds / 1000))" "$((milliseconds % 1000))"
+maddock_started=$(now)
+attempt bash "$maddock_state/model.sh"
+maddock_model=$? maddock_code=$maddock_model
+maddock_milliseconds=$((($(now) - maddock_started + 500) / 1000))
+[ "$maddock_milliseconds" -ge 0 ] || maddock_milliseconds=0
+printf -v maddock_seconds '%d.%03d' "$((maddock_milliseconds / 1000))" "$((maddock_milliseconds % 1000))"
 
 finish
