@@ -13,6 +13,8 @@ use std::process::{Command, Stdio};
 
 use regex::Regex;
 
+use crate::workshop::turn;
+
 /// A piece of a document that is executed.
 #[derive(Debug)]
 enum Block {
@@ -176,6 +178,7 @@ impl Session {
 
     /// Runs one command as the shell would that the reader sits at; answers what it printed.
     fn run(&mut self, command: &str) -> String {
+        let _turn = command.starts_with("cargo ").then(turn);
         let (output, state) = (self.place.join("output"), self.place.join("state"));
         let link = self.directory.join("target");
         if self.directory.join("Cargo.toml").is_file() && !link.exists() {

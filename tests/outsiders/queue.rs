@@ -8,13 +8,12 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::playground::{Answer, Playground, Started, answer, line_of, until};
-use crate::workshop::{build, component, copy, target, turn};
+use crate::workshop::{build, component, copy, target};
 
 /// The component and the queue's program, built once.
-fn built() -> &'static (PathBuf, PathBuf) {
+pub fn built() -> &'static (PathBuf, PathBuf) {
     static BUILT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let _turn = turn();
         let project = copy("target-queue");
         Playground::new().call(&["plugin", "vendor", "--directory", project.to_str().unwrap()]).exits(0);
         build(&project, &["build", "--locked", "--release", "--target", "wasm32-wasip2"]);

@@ -10,6 +10,8 @@ fn in_rust(kind: &str) {
     let playground = Playground::new();
     let (place, name) = (ground().join("templates"), format!("new-{kind}"));
     fs::create_dir_all(&place).unwrap();
+    // Its author has rustfmt's own habits, and not those of the repository around.
+    fs::write(place.join("rustfmt.toml"), "").unwrap();
     let project = place.join(&name);
     let _ = fs::remove_dir_all(&project);
     playground.call(&["plugin", "new", kind, &name, "--directory", place.to_str().unwrap()]).exits(0);

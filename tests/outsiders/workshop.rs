@@ -93,6 +93,7 @@ pub fn cargo(project: &Path) -> Command {
 /// Calls cargo, which has to succeed.
 #[track_caller]
 pub fn build(project: &Path, words: &[&str]) {
+    let _turn = turn();
     let output = cargo(project).args(words).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
@@ -104,7 +105,8 @@ pub fn build(project: &Path, words: &[&str]) {
     );
 }
 
-/// Whose turn it is to build a project of the examples: two who build it at once would take its files from each other.
+/// Whose turn it is to call cargo. Its own lock is not enough: `cargo test` lets go of it before the tests, and the projects'
+/// vendored SDKs, which have one name and one path in each, replace each other in the one target directory.
 pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
