@@ -365,7 +365,7 @@ fn a_limit_on_the_command_line_goes_before_the_preset_s_and_none_is_the_longest_
         Some(line.unwrap_or_default())
     };
     let Some(preset) = limit(&[], json!({}), json!({})) else { return };
-    assert_eq!(preset, "720");
+    assert_eq!(preset, "1440");
     assert_eq!(limit(&["--timeout", "86400"], json!({}), json!({})).unwrap(), "1450");
     assert_eq!(limit(&[], json!({"timeout": 60}), json!({})).unwrap(), "11");
     assert_eq!(limit(&["--timeout", "60"], json!({"timeout": 600}), json!({"time": "1:00:00"})).unwrap(), "60");
