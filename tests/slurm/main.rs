@@ -328,6 +328,61 @@ fn a_model_s_own_number_of_gpus_counts_more_than_the_preset_s_and_all_is_a_whole
 }
 
 #[test]
+fn results_files_of_all_nodes_are_one_and_a_node_without_one_among_several_is_a_failure() {
+    let card = json!({"multiple_results": "r.csv"});
+    let file = "printf 'model,performance,metric,host\\nsmall,1%s,tokens/s,n%s\\nbig,5,tokens/s,x\\n' $NODE_RANK $NODE_RANK > r.csv\n";
+    let Some(ground) = Ground::new("results of all nodes", card.clone(), file) else { return };
+    let output = ground.run(&with(cpu(), json!({"nodes": 2})));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let job = ground.job();
+    let cells = |place: usize| {
+        ["performance", "metric", "host"].map(|name| job["rows"][place][name].as_str().unwrap_or("").to_owned())
+    };
+    assert_eq!(
+        (cells(0), cells(1)),
+        (["21", "tokens/s", "n0"].map(str::to_owned), ["10", "tokens/s", "x"].map(str::to_owned)),
+        "{job:#}"
+    );
+
+    let Some(ground) = Ground::new("results of two nodes", card, &format!("[ $NODE_RANK = 2 ] || {file}")) else {
+        return;
+    };
+    let output = ground.run(&with(cpu(), json!({"nodes": 3})));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert!(job["reason"].as_str().unwrap().contains("`r.csv`: 2 of 3 nodes left it"), "{job:#}");
+}
+
+#[test]
+fn a_limit_on_the_command_line_goes_before_the_preset_s_and_none_is_the_longest_that_there_is() {
+    let limit = |arguments: &[&str], card: Value, section: Value| {
+        let ground = Ground::new("limits", card, GOOD)?;
+        let mut command = ground.command(&with(json!({"partition": "cpu", "container": false}), section));
+        let output = command.arg("--dry-run").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let said = said(&output);
+        let line = said.lines().find_map(|line| line.trim().strip_prefix("| time=").map(str::to_owned));
+        Some(line.unwrap_or_default())
+    };
+    let Some(preset) = limit(&[], json!({}), json!({})) else { return };
+    assert_eq!(preset, "1440");
+    assert_eq!(limit(&["--timeout", "86400"], json!({}), json!({})).unwrap(), "1450");
+    assert_eq!(limit(&[], json!({"timeout": 60}), json!({})).unwrap(), "11");
+    assert_eq!(limit(&["--timeout", "60"], json!({"timeout": 600}), json!({"time": "1:00:00"})).unwrap(), "60");
+    assert_eq!(limit(&["--timeout", "0"], json!({}), json!({})).unwrap(), "");
+
+    let Some((ground, signs)) = waiting("no limit") else { return };
+    let output = ground.command(&cpu()).args(["--detach", "--timeout", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let id = ground.wait_for("is handed in");
+    let listed = Command::new("squeue").args(["--noheader", "--format=%l", "--jobs", &id]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), "UNLIMITED");
+    std::fs::write(signs.path().join("go"), "").unwrap();
+    let attached = later(&ground, &["attach", "last"]);
+    assert_eq!(attached.status.code(), Some(0), "{}", said(&attached));
+}
+
+#[test]
 fn hostile_values_arrive_on_the_node_as_they_are() {
     let hostile = "a b'c\"d$(touch pwned)`id`\\n;&|<>*?[x]{1,2}~!#$HOME ünï";
     let script = "printf 'value <%s>\\n' \"$HOSTILE\"\necho \"performance: 1 things_per_second\"\n";

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use maddock_bindings::api::events::{Level, Phase};
+use maddock_bindings::api::types::OutputStream;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use crate::capability::events::PluginEvent;
 use crate::plugin::jobs::{Cause, Collection, Ending, Job};
 use crate::plugin::{Plugin, PluginError, Session};
 use crate::results::metric::{Metric, MetricScanner};
-use crate::results::redact::{RedactStream, Redactor};
+use crate::results::redact::Masks;
 
 /// Events that may wait for the pump before a plugin has to.
 const WAITING_EVENTS: usize = 256;
@@ -96,8 +97,8 @@ pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> s
     // By contract: tools that read these logs look for this line.
     let limit = order.time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
     log.write_all(format!("⏰ Setting timeout to {limit} seconds.\n").as_bytes()).await?;
-    let redactor = Redactor::new(order.secrets.iter().map(String::as_str)).stream();
-    let pump = pump(receiver, log, redactor, order.id.to_owned(), order.events.clone(), order.nodes);
+    let masks = Masks::new(order.secrets.iter().map(String::as_str));
+    let pump = pump(receiver, log, masks, order.id.to_owned(), order.events.clone(), order.nodes);
     let session = session.clone().telling(sender).for_job(order.id);
     let mut executed = match begin {
         Begin::Resume(handle) => follow(&session, &order, handle).await,
@@ -269,7 +270,7 @@ type Pumped = (std::io::Result<()>, Vec<(u32, Metric)>);
 fn pump(
     mut receiver: mpsc::Receiver<PluginEvent>,
     mut log: tokio::fs::File,
-    mut redactor: RedactStream,
+    mut masks: Masks,
     about: String,
     events: Stream,
     nodes: u32,
@@ -289,11 +290,12 @@ fn pump(
         };
         while let Some(event) = receiver.recv().await {
             match event {
-                PluginEvent::Output { node, bytes, .. } => {
+                PluginEvent::Output { node, stream, bytes } => {
                     if node < nodes {
                         scanners.entry(node).or_default().feed(&bytes);
                     }
-                    write(&mut log, redactor.push(&bytes), &mut trouble).await;
+                    let source = (node.min(nodes), matches!(stream, OutputStream::Stderr));
+                    write(&mut log, masks.push(source, &bytes), &mut trouble).await;
                 }
                 PluginEvent::Log { level, message, .. } => events.say(gravity(level), &about, message),
                 PluginEvent::State { phase, reason } => {
@@ -304,7 +306,7 @@ fn pump(
                 }
             }
         }
-        write(&mut log, redactor.finish(), &mut trouble).await;
+        write(&mut log, masks.finish(), &mut trouble).await;
         let flushed = log.flush().await;
         let metrics = scanners.into_iter().filter_map(|(node, scanner)| Some((node, scanner.finish()?))).collect();
         (trouble.map_or(flushed, Err), metrics)

@@ -204,7 +204,7 @@ fn follow(handle: &Handle, logs: &mut Logs) -> Result<(slurm::Job, Option<String
         for job in news {
             change = job.change;
             events::state(phase(&job.state), &describe(&job));
-            if job.ended {
+            if job.ended || said_by_all(handle, &job) {
                 return Ok((job, given_up));
             }
             waits_for = matches!(job.state, JobState::Pending).then_some(job.reason);
@@ -220,6 +220,11 @@ fn follow(handle: &Handle, logs: &mut Logs) -> Result<(slurm::Job, Option<String
             slurm::cancel(&handle.id)?;
         }
     }
+}
+
+/// Whether the scheduler has forgotten a job of which every node has left its outcome: nobody has more to say.
+fn said_by_all(handle: &Handle, job: &slurm::Job) -> bool {
+    matches!(job.state, JobState::LostSight) && handle.reports().iter().all(|report| report.exit.is_some())
 }
 
 /// The ending of a job that was taken out of the queue, unless it began in the last moment.
@@ -383,7 +388,8 @@ impl Guest for Plugin {
         for _ in 0..LEAVING {
             for job in slurm::next_change(&[Seen { id: handle.id.clone(), change }], WAIT_MS)? {
                 change = job.change;
-                if job.ended {
+                // What is in the queue no more has nothing to be ended.
+                if job.ended || matches!(job.state, JobState::LostSight) {
                     return Ok(());
                 }
             }

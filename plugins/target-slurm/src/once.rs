@@ -60,12 +60,13 @@ pub fn prepare(job: &Job, directories: &[String], allocation: Option<Allocation>
         .map(|name| (format!("{}/scripts/{name}", job.paths.tree), format!("{}/scripts/{name}", job.paths.workspace)))
         .collect();
     // Nodes that are there already are not waited for.
+    let longest = allocation.is_none() && plan::time(job, &section) == plan::Time::Longest;
     let (check, queue_timeout) = match &allocation {
         Some(_) => (false, None),
         None => (section.check, section.queue_timeout),
     };
     let batch = plan::batch(job, section, text);
-    Ok(Work { copies, files, batch, share: None, check, queue_timeout, allocation, warnings })
+    Ok(Work { copies, files, batch, share: None, check, longest, queue_timeout, allocation, warnings })
 }
 
 fn is_given(job: &Job, name: &str) -> bool {

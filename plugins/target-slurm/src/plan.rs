@@ -1,5 +1,6 @@
 //! From a job to everything that will be written and handed in, and to the plan that says so. Nothing here has an effect.
 
+use maddock_sdk::serde_json::{self, Value};
 use maddock_sdk::slurm::Batch;
 use maddock_sdk::target::{Job, JobOptions};
 use maddock_sdk::types::Entry;
@@ -29,6 +30,8 @@ pub struct Work {
     pub share: Option<Share>,
     /// Whether the partition is looked at first.
     pub check: bool,
+    /// Whether the longest time that the partition allows is asked for.
+    pub longest: bool,
     /// Seconds that the job may wait.
     pub queue_timeout: Option<u64>,
     /// The allocation to run in, which is there already; none: a batch job is handed in.
@@ -84,8 +87,9 @@ pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
         .map(|name| (format!("{}/scripts/{name}", job.paths.tree), format!("{}/scripts/{name}", job.paths.workspace)))
         .collect();
     let (check, queue_timeout) = (section.check, section.queue_timeout);
+    let longest = time(job, &section) == Time::Longest;
     let batch = batch(job, section, batch_script);
-    Ok(Work { copies, files, batch, share, check, queue_timeout, allocation: None, warnings })
+    Ok(Work { copies, files, batch, share, check, longest, queue_timeout, allocation: None, warnings })
 }
 
 /// What holds for every job, and what a person should know about it.
@@ -106,7 +110,7 @@ pub(crate) fn check(job: &Job, section: &Section) -> Result<Vec<String>> {
     if job.options.has(JobOptions::KEEP_ALIVE) {
         warnings.push("nothing is kept alive on the nodes: they belong to the next job".to_owned());
     }
-    if let (Some(minutes), Some(seconds)) = (section.time, job.time_limit)
+    if let (Time::Minutes(minutes), Some(seconds)) = (time(job, section), job.time_limit)
         && u64::from(minutes).saturating_mul(60) < seconds
     {
         warnings.push(format!(
@@ -119,6 +123,10 @@ pub(crate) fn check(job: &Job, section: &Section) -> Result<Vec<String>> {
 /// What is handed in for a job.
 pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
     let directory = &job.paths.directory;
+    let time_limit = match time(job, &section) {
+        Time::Minutes(minutes) => Some(minutes),
+        Time::Longest | Time::OfPartition => None,
+    };
     Batch {
         name: name(&job.model),
         script,
@@ -127,7 +135,7 @@ pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
         tasks_per_node: 1,
         gpus_per_node: if section.gres.is_empty() { job.topology.gpus_per_node } else { 0 },
         gres: section.gres,
-        time_limit: section.time.or_else(|| limit(job.time_limit)),
+        time_limit,
         account: section.account,
         qos: section.qos,
         reservation: section.reservation,
@@ -159,6 +167,32 @@ fn programs(job: &Job, section: &Section) -> Result<Vec<(String, String, u32)>> 
         files.push((format!("{own}/entry.sh"), entry::script(&job_for_entry, role), 0o755));
     }
     Ok(files)
+}
+
+/// How long a batch job may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// So long.
+    Minutes(u32),
+    /// As long as the partition allows.
+    Longest,
+    /// What the partition gives where nothing is asked for.
+    OfPartition,
+}
+
+/// What a person said goes before the model's card, and the card before a preset.
+pub(crate) fn time(job: &Job, section: &Section) -> Time {
+    let extra = |name: &str| job.extra.iter().find(|entry| entry.name == name).map(|entry| entry.value.as_str());
+    let of_presets = extra("presets").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let of_preset = of_presets.is_some_and(|presets| presets.pointer("/slurm/time").is_some());
+    let of_model = limit(job.time_limit);
+    match (section.time, extra("time-limit-of"), of_model) {
+        (Some(minutes), ..) if !of_preset => Time::Minutes(minutes),
+        (_, Some("option"), None) => Time::Longest,
+        (_, Some("option" | "card"), Some(minutes)) => Time::Minutes(minutes),
+        (Some(minutes), ..) | (None, _, Some(minutes)) => Time::Minutes(minutes),
+        (None, _, None) => Time::OfPartition,
+    }
 }
 
 /// Minutes for a model's seconds, with room for what is around it.

@@ -7,11 +7,26 @@ use maddock_sdk::slurm::{Cluster, Readiness};
 /// Nodes that are named one by one at most.
 const NAMED: usize = 5;
 
+/// The name of the partition that counts: the scheduler's default where none is named.
+fn named<'a>(cluster: &'a Cluster, partition: &'a str) -> &'a str {
+    let default = || cluster.partitions.iter().find(|known| known.is_default).map_or("", |known| known.name.as_str());
+    if partition.is_empty() { default() } else { partition }
+}
+
+/// The longest time of a partition, of several the shortest such; `Some(None)` for no limit, none where one is not known.
+#[must_use]
+pub fn longest(cluster: &Cluster, partition: &str) -> Option<Option<u32>> {
+    let limits: Option<Vec<Option<u32>>> = named(cluster, partition)
+        .split(',')
+        .map(|name| cluster.partitions.iter().find(|known| known.name == name).map(|known| known.time_limit))
+        .collect();
+    Some(limits?.into_iter().flatten().min())
+}
+
 /// What to tell of a partition of which `wanted` nodes are asked for; none where all is well.
 #[must_use]
 pub fn told(cluster: &Cluster, partition: &str, wanted: u32) -> Option<(Level, String)> {
-    let default = || cluster.partitions.iter().find(|known| known.is_default).map_or("", |known| known.name.as_str());
-    let partition = if partition.is_empty() { default() } else { partition };
+    let partition = named(cluster, partition);
     let nodes: Vec<_> =
         cluster.nodes.iter().filter(|node| node.partitions.iter().any(|own| own == partition)).collect();
     let away: Vec<_> = nodes.iter().filter(|node| node.readiness != Readiness::Up).collect();
@@ -90,6 +105,25 @@ mod tests {
         let with = |default| Cluster { partitions: vec![of(default)], ..cluster(&[Readiness::Down]) };
         assert!(told(&with(true), "", 1).unwrap().1.contains("partition `p`"));
         assert_eq!(told(&with(false), "", 1), None);
+    }
+
+    #[test]
+    fn the_longest_time_is_that_of_all_partitions_that_are_named() {
+        let of = |name: &str, is_default, time_limit| Partition {
+            name: name.into(),
+            is_default,
+            readiness: Readiness::Up,
+            state: "up".into(),
+            time_limit,
+            node_count: 1,
+        };
+        let partitions = vec![of("p", false, Some(60)), of("q", false, Some(30)), of("free", true, None)];
+        let cluster = Cluster { partitions, ..cluster(&[]) };
+        for (name, expected) in
+            [("p", Some(Some(60))), ("p,q", Some(Some(30))), ("free", Some(None)), ("", Some(None)), ("x", None)]
+        {
+            assert_eq!(longest(&cluster, name), expected, "{name}");
+        }
     }
 
     #[test]

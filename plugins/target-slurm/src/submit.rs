@@ -1,15 +1,20 @@
 //! From a plan to a batch job: what is looked at, sent and written before, in this order.
 
-use maddock_sdk::events::{self, Phase};
+use maddock_sdk::events::{self, Level, Phase};
 use maddock_sdk::target::Job;
+use maddock_sdk::types::Entry;
 use maddock_sdk::{Result, files, slurm};
 
 use crate::{plan, preflight};
 
+fn entry(name: &str, value: &str) -> Entry {
+    Entry { name: name.to_owned(), value: value.to_owned() }
+}
+
 /// Looks at the cluster: says what is wrong with the partition, and learns how patient the scheduler is. One that does not
 /// answer says so at the submission.
 fn look_at(work: &mut plan::Work) {
-    if !work.check && work.share.is_none() {
+    if !work.check && work.share.is_none() && !work.longest {
         return;
     }
     let Ok(cluster) = slurm::describe_cluster() else { return };
@@ -17,6 +22,19 @@ fn look_at(work: &mut plan::Work) {
         && let Some((level, text)) = preflight::told(&cluster, &work.batch.partition, work.batch.nodes)
     {
         events::log(level, &text, &[]);
+    }
+    if work.longest {
+        match preflight::longest(&cluster, &work.batch.partition) {
+            Some(Some(minutes)) => {
+                work.batch.time_limit = Some(minutes);
+                let text =
+                    format!("without a limit of its own the job gets the partition's longest, {minutes} minutes");
+                events::log(Level::Info, &text, &[]);
+            }
+            Some(None) => work.batch.extra.push(entry("time", "unlimited")),
+            // What the partition gives to those who ask for nothing.
+            None => {}
+        }
     }
     if let (Some(share), Some(seconds)) = (&mut work.share, preflight::grace(&cluster)) {
         share.set_grace(seconds);

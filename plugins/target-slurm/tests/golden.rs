@@ -73,6 +73,31 @@ fn no_time_limit() {
 }
 
 #[test]
+fn a_limit_that_a_person_or_a_card_says_goes_before_a_preset_s_and_after_one_for_the_cluster() {
+    let minutes = |of: &str, seconds: Option<u64>, preset: bool| {
+        let section = r#"{"partition": "p", "time": "12:00:00"}"#;
+        let mut job = job("/runs/r1/jobs/0-dummy", 1, section);
+        job.time_limit = seconds;
+        let presets = if preset { r#"{"slurm": {"time": "12:00:00"}}"# } else { r#"{"slurm": {"exclusive": true}}"# };
+        let entry = |name: &str, value: &str| Entry { name: name.into(), value: value.into() };
+        job.extra = vec![entry("presets", presets), entry("time-limit-of", of)];
+        let work = prepare(&job, &[]).unwrap();
+        (work.batch.time_limit, work.longest, work.warnings.len())
+    };
+    assert_eq!(minutes("option", Some(3600), false), (Some(720), false, 0), "it was said for the cluster");
+    assert_eq!(
+        minutes("option", Some(86_400), false),
+        (Some(720), false, 1),
+        "and ends the model early, which is told"
+    );
+    assert_eq!(minutes("option", Some(86_400), true), (Some(1450), false, 0), "`--timeout`");
+    assert_eq!(minutes("card", Some(60), true), (Some(11), false, 0));
+    assert_eq!(minutes("default", Some(7200), true), (Some(720), false, 0), "nobody says one but the preset");
+    assert_eq!(minutes("option", None, true), (None, true, 0), "`--timeout 0`");
+    assert_eq!(minutes("option", None, false), (Some(720), false, 0));
+}
+
+#[test]
 fn hostile_values() {
     let directory = format!("/runs/{}/jobs/0-dummy", HOSTILE.replace('/', "_"));
     let section = serde_json::json!({"partition": HOSTILE, "account": HOSTILE, "modules": [HOSTILE], "network_interface": HOSTILE});

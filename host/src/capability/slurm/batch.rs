@@ -154,8 +154,11 @@ impl Order {
         if batch.gpus_per_node > 0 {
             add("gpus-per-node", &batch.gpus_per_node.to_string());
         }
-        if let Some(minutes) = batch.time_limit {
-            add("time", &minutes.to_string());
+        let unlimited = batch.extra.iter().any(|entry| entry.name == "time" && entry.value == "unlimited");
+        match batch.time_limit {
+            Some(minutes) => add("time", &minutes.to_string()),
+            None if unlimited => add("time", "UNLIMITED"),
+            None => {}
         }
         if batch.exclusive {
             arguments.push("--exclusive".to_owned());

@@ -160,6 +160,7 @@ impl Shared {
         if place.manner.detached {
             options |= JobOptions::DETACH;
         }
+        let (time_limit, limited_by) = self.time_limit(card)?;
         let mut job = job::assemble(Ingredients {
             run_id: place.directory.id().as_str(),
             id,
@@ -179,11 +180,13 @@ impl Shared {
             additions,
             tree: &place.context.roots.tree,
             directory: &directory,
-            time_limit: self.time_limit(card)?,
+            time_limit,
             profile: &self.options.profile,
             options,
             elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
+        let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
+        job.extra.extend([entry("presets", place.presets.to_string()), entry("time-limit-of", limited_by.to_owned())]);
         if self.target.has("shares") && job.image.is_some() && !job::deploys_itself(&arrangement) {
             self.share(&mut job, directory)?;
         }
@@ -327,19 +330,20 @@ impl Shared {
         Ok(split.words)
     }
 
-    fn time_limit(&self, card: &Card) -> Result<Option<u64>, SetupError> {
+    /// The limit, and who says it: the command line, the card, or nobody.
+    fn time_limit(&self, card: &Card) -> Result<(Option<u64>, &'static str), SetupError> {
         match self.options.time_limit {
-            TimeLimit::Seconds(seconds) => Ok(Some(seconds)),
-            TimeLimit::Unlimited => Ok(None),
+            TimeLimit::Seconds(seconds) => Ok((Some(seconds), "option")),
+            TimeLimit::Unlimited => Ok((None, "option")),
             TimeLimit::Default => match card.model.get("timeout") {
-                None | Some(Value::Null) => Ok(Some(DEFAULT_TIME_LIMIT)),
+                None | Some(Value::Null) => Ok((Some(DEFAULT_TIME_LIMIT), "default")),
                 Some(value) => {
                     let seconds = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
                     match seconds {
                         Some(seconds) if seconds > 0.0 && seconds.is_finite() => {
-                            Ok(Some(Duration::from_secs_f64(seconds.min(1e9)).as_secs().max(1)))
+                            Ok((Some(Duration::from_secs_f64(seconds.min(1e9)).as_secs().max(1)), "card"))
                         }
-                        Some(_) => Ok(Some(DEFAULT_TIME_LIMIT)),
+                        Some(_) => Ok((Some(DEFAULT_TIME_LIMIT), "default")),
                         None => Err(SetupError::Other(format!(
                             "`timeout` of {} is {value}, not a number of seconds",
                             card.name
