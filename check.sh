@@ -27,4 +27,19 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 say "kernel: tests"
 cargo test --locked --workspace
 
+say "outsiders' plugins"
+if command -v python3 >/dev/null; then
+  (cd examples/plugins/report-markdown && python3 -m unittest -q)
+  venv=target/outsiders-venv
+  if [ -x $venv/bin/componentize-py ] || { python3 -m venv $venv && $venv/bin/pip install -q componentize-py==0.25.1; }; then
+    $venv/bin/componentize-py -d wit -w reporter-plugin componentize --stub-wasi -p examples/plugins/report-markdown app -o target/report_markdown.wasm
+    target/debug/maddock plugin pack target/report_markdown.wasm --manifest examples/plugins/report-markdown/plugin.json
+    target/debug/maddock plugin test target/report_markdown.wasm
+  else
+    echo "skipped: componentize-py cannot be had here"
+  fi
+else
+  echo "skipped: there is no python3"
+fi
+
 say "all checks passed"

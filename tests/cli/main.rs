@@ -19,6 +19,7 @@ mod ending;
 mod exit_codes;
 mod help;
 mod launchers;
+mod outsiders;
 mod playground;
 mod reports;
 mod results;

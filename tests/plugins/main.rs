@@ -9,6 +9,7 @@
 mod answers;
 mod ceilings;
 mod component;
+mod lifecycle;
 mod loading;
 mod manifests;
 mod place;

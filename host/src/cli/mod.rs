@@ -96,7 +96,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(Failure::new(Exit::Failure, "uploading results to a database is not in this version")
                 .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
         }
-        Command::Plugin { action } => plugin::run(&action),
+        Command::Plugin { action } if !plugin::waits(&action) => plugin::run(&action),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Policy { action } => policy::run(&action),
         command => waiting(command),
@@ -172,17 +172,16 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Plugin { action } => plugin::wait(&action).await,
         Command::Config { action } => config::run(action).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Logs(arguments) => logs::run(&arguments).await,
         Command::Cancel(arguments) => cancel::run(&arguments).await,
         Command::Attach(arguments) => attach::attach(&arguments).await,
         Command::Collect(arguments) => attach::collect(&arguments).await,
-        Command::Runs(_)
-        | Command::Completions { .. }
-        | Command::Plugin { .. }
-        | Command::Policy { .. }
-        | Command::Database { .. } => Ok(Exit::Success),
+        Command::Runs(_) | Command::Completions { .. } | Command::Policy { .. } | Command::Database { .. } => {
+            Ok(Exit::Success)
+        }
     }
 }
 

@@ -236,13 +236,7 @@ async fn phases(
         works,
         said: effective.said(),
         presets: effective.preset(),
-        plugins: arguments.common.plugins.clone(),
-        policies: arguments
-            .common
-            .policies
-            .iter()
-            .map(|file| invocation::absolute(&invocation.setup.output, file))
-            .collect(),
+        given: arguments.common.given().at(&invocation.setup.output),
         verbose: arguments.common.verbose,
         json: arguments.common.format == Format::Json,
     };

@@ -2,6 +2,7 @@
 
 use maddock_bindings::api::types;
 
+use super::package::PackageError;
 use crate::capability::events::printable;
 
 /// Characters of one message that are shown.
@@ -44,6 +45,9 @@ pub enum PluginError {
         /// Which import or version.
         message: String,
     },
+    /// The store, the lock file, or what they should have.
+    #[error("{}", told(&.0.message))]
+    Package(#[from] PackageError),
     /// It trapped, or was ended at a ceiling.
     #[error("plugin `{}` failed in `{function}`: {}", told(.plugin), told(.message))]
     Ended {
@@ -97,6 +101,7 @@ impl PluginError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Answered { error, .. } => error.hint.as_deref().map(told_in_lines),
+            Self::Package(error) => error.hint.as_deref().map(told),
             Self::Incompatible { .. } => Some("`maddock plugin inspect FILE` lists what it imports".to_owned()),
             _ => None,
         }

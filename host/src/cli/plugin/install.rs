@@ -1,0 +1,268 @@
+//! `maddock plugin install|update`: reads everything, judges everything, and only then writes. Grants nothing, unless
+//! `--grant` asks for it.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::Consent;
+use super::{failed, project, store};
+use crate::capability::events::printable;
+use crate::cli::args::{Common, Format};
+use crate::cli::exit::Exit;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::setup::Setup;
+use crate::cli::style;
+use crate::plugin::catalog::{Catalog, Entry};
+use crate::plugin::manifest::Request;
+use crate::plugin::package::bundle::{self, Bundle};
+use crate::plugin::package::grants;
+use crate::plugin::package::lock::{Lock, Pin};
+use crate::plugin::package::signature::{self, Signed};
+use crate::plugin::package::source::{self, Candidate};
+use crate::plugin::package::store::{Arrival, Installed, is_meant};
+
+/// Installs.
+///
+/// # Errors
+/// A source that cannot be read, is no plugin, or is not signed as asked: exit 1; wider requests without consent: exit 5.
+pub fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
+    let mut candidates = Vec::new();
+    for source in sources {
+        candidates.extend(read(source)?);
+    }
+    take_in(candidates, consent, common)
+}
+
+/// Gets what is installed again from where it came from.
+///
+/// # Errors
+/// As [`install`].
+pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
+    let (store, _) = store()?;
+    let plugins = store.read().map_err(|error| failed(&error))?;
+    let mut sources: Vec<String> = Vec::new();
+    for plugin in plugins.iter().filter(|plugin| names.is_empty() || names.iter().any(|name| is_meant(plugin, name))) {
+        let source = plugin.source.clone();
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    if let Some(name) = names.iter().find(|name| !plugins.iter().any(|plugin| is_meant(plugin, name))) {
+        return Err(Failure::new(Exit::Failure, format!("no plugin `{name}` is installed"))
+            .hint("`maddock plugin list` shows the plugins that there are"));
+    }
+    let mut candidates = Vec::new();
+    for source in &sources {
+        let found = read(source)?;
+        candidates.extend(found.into_iter().filter(|candidate| {
+            let digest = crate::plugin::package::digest_of(&candidate.bytes);
+            !plugins.iter().any(|plugin| plugin.digest == digest)
+        }));
+    }
+    if candidates.is_empty() {
+        println!("nothing new");
+        return Ok(Exit::Success);
+    }
+    take_in(candidates, consent, common)
+}
+
+fn read(source: &str) -> Result<Vec<Candidate>, Failure> {
+    let path = Path::new(source);
+    if source.starts_with("oci://") {
+        return Err(Failure::new(Exit::Failure, "plugins cannot be had from a registry in this version")
+            .hint("get the component file by another tool, such as `oras pull`, and install that"));
+    }
+    let found = if path.is_dir() {
+        source::of_directory(path)
+    } else if path.is_file() && bundle::is_tar(path).map_err(|error| failed(&error))? {
+        Bundle::read(path).map(|bundle| told(&bundle, path))
+    } else {
+        source::of_file(path).map(|candidate| vec![candidate])
+    };
+    found.map_err(|error| failed(&error))
+}
+
+/// The plugins of a bundle. What else is in it is told, and used by nobody but the person who reads it.
+fn told(bundle: &Bundle, path: &Path) -> Vec<Candidate> {
+    let others: Vec<&str> =
+        bundle.files.keys().map(String::as_str).filter(|path| !path.starts_with("plugins/")).collect();
+    if !others.is_empty() {
+        eprintln!(
+            "the bundle also has {}; look at them and take them over yourself: tar -xf {}",
+            others.join(", "),
+            path.display()
+        );
+    }
+    bundle.candidates(&path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string())
+}
+
+fn take_in(candidates: Vec<Candidate>, consent: &Consent, common: &Common) -> Outcome {
+    let setup = Setup::bare()?;
+    let (store, environment) = store()?;
+    let plugins = store.read().map_err(|error| failed(&error))?;
+    let keys = signature::trusted(&environment).map_err(|error| failed(&error))?;
+    let time = jiff::Timestamp::now().to_string();
+    let mut arrivals: Vec<(Arrival, Signed)> = Vec::new();
+    for candidate in candidates {
+        let (arrival, signed) = candidate.arrive(&keys, &time).map_err(|error| failed(&error))?;
+        check(&setup, &arrival, &signed, &arrivals, consent)?;
+        arrivals.push((arrival, signed));
+    }
+    let wider: Vec<(&Arrival, Vec<Request>)> = arrivals
+        .iter()
+        .filter_map(|(arrival, _)| {
+            let before = before(&plugins, &arrival.installed)?;
+            let wider = grants::widened(&before.manifest, &arrival.installed.manifest);
+            (!wider.is_empty()).then_some((arrival, wider))
+        })
+        .collect();
+    agree(&wider, consent)?;
+    let writes: Vec<Arrival> = arrivals.iter().map(|(arrival, _)| arrival.clone()).collect();
+    store.add(&writes).map_err(|error| failed(&error))?;
+    if consent.lock {
+        let project = project()?;
+        let mut lock = Lock::read(&project).map_err(|error| failed(&error))?.unwrap_or_default();
+        arrivals.iter().for_each(|(arrival, _)| lock.put(Pin::of(&arrival.installed)));
+        lock.write(&project).map_err(|error| failed(&error))?;
+    }
+    say(&arrivals, consent, common.format, &environment)
+}
+
+/// The version that counted so far.
+fn before<'a>(plugins: &'a [Installed], arrival: &Installed) -> Option<&'a Installed> {
+    plugins.iter().rev().find(|plugin| plugin.manifest.name == arrival.manifest.name)
+}
+
+/// It fits this host, is signed as asked for, and is compiled now rather than in the middle of a run.
+fn check(
+    setup: &Setup,
+    arrival: &Arrival,
+    signed: &Signed,
+    others: &[(Arrival, Signed)],
+    consent: &Consent,
+) -> Result<(), Failure> {
+    let name = &arrival.installed.manifest.name;
+    if others.iter().any(|(other, _)| other.installed.manifest.name == *name) {
+        return Err(Failure::new(Exit::Failure, format!("two of these are called `{name}`")));
+    }
+    if consent.require_signature && signed.signer().is_none() {
+        return Err(Failure::new(
+            Exit::Failure,
+            format!("`{name}` is not signed by a trusted key: {}", signed.words()),
+        )
+        .hint("`maddock plugin trust KEY` trusts a key; its owner tells you the key on another way than the plugin"));
+    }
+    let entry = Entry::of_bytes(Path::new(&arrival.installed.source), arrival.bytes.clone());
+    entry
+        .and_then(|entry| setup.plugins.engine().load(&entry))
+        .map(|_| ())
+        .map_err(|error| Failure::of_plugin(Exit::Failure, &error))
+}
+
+/// Wider requests need somebody's consent. Nothing is asked where nobody sits at a terminal.
+fn agree(wider: &[(&Arrival, Vec<Request>)], consent: &Consent) -> Result<(), Failure> {
+    if wider.is_empty() {
+        return Ok(());
+    }
+    for (arrival, requests) in wider {
+        let manifest = &arrival.installed.manifest;
+        eprintln!("{} {} asks for more than the installed version:", manifest.name, printable(&manifest.version));
+        for request in requests {
+            eprintln!("  {}", printable(&request.calls.join(", ")));
+            for (name, values) in &request.scope {
+                eprintln!("      {}: {}", printable(name), printable(&values.join(", ")));
+            }
+            eprintln!("      because: {}", printable(&request.reason));
+        }
+    }
+    if consent.accept_requests {
+        return Ok(());
+    }
+    let refused = Failure::new(Exit::Refused, "these requests were not agreed to, and nothing was installed")
+        .hint("agree by `--accept-requests`; policy still decides what is allowed");
+    if !std::io::stdin().is_terminal() {
+        return Err(refused);
+    }
+    eprintln!("Install it all the same? [y/N]");
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+    if matches!(line.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(refused) }
+}
+
+fn say(
+    arrivals: &[(Arrival, Signed)],
+    consent: &Consent,
+    format: Format,
+    environment: &crate::plugin::Environment,
+) -> Outcome {
+    let mut written = None;
+    if consent.grant {
+        for (arrival, _) in arrivals {
+            let manifest = &arrival.installed.manifest;
+            let path =
+                grants::write(environment, manifest, &arrival.installed.digest).map_err(|error| failed(&error))?;
+            written = path.or(written);
+        }
+    }
+    if format == Format::Json {
+        let list: serde_json::Value = arrivals
+            .iter()
+            .map(|(arrival, signed)| {
+                let installed = &arrival.installed;
+                json!({
+                    "name": installed.manifest.name,
+                    "version": installed.manifest.version,
+                    "digest": installed.digest,
+                    "source": installed.source,
+                    "signer": signed.signer(),
+                    "policy": grants::lines(&installed.manifest, &installed.digest),
+                })
+            })
+            .collect();
+        println!("{list:#}");
+        return Ok(Exit::Success);
+    }
+    let palette = style::Palette::of_stdout();
+    for (arrival, signed) in arrivals {
+        let installed = &arrival.installed;
+        let manifest = &installed.manifest;
+        println!(
+            "{} {} {} ({})",
+            palette.good("installed:"),
+            manifest.name,
+            printable(&manifest.version),
+            manifest.kind.word()
+        );
+        println!("  digest  {}", installed.digest);
+        println!("  signed  {}", printable(&signed.words()));
+        if Catalog::is_built_in(&manifest.name) {
+            let name = &manifest.name;
+            println!("  It bears the name of a built-in plugin and is not used until a project's lock file says so:");
+            println!("  maddock plugin lock {name} --override {name}={name}");
+        }
+    }
+    if consent.grant {
+        match written {
+            Some(path) => println!("granted what they ask for, in {}", path.display()),
+            None => println!("nothing was to be granted"),
+        }
+        return Ok(Exit::Success);
+    }
+    let lines: String = arrivals
+        .iter()
+        .map(|(arrival, _)| grants::lines(&arrival.installed.manifest, &arrival.installed.digest))
+        .collect();
+    if !lines.is_empty() {
+        let place =
+            grants::user_policy(environment).map_or("a policy file".to_owned(), |path| path.display().to_string());
+        println!("\nInstalling grants nothing. These lines in {place} would allow what is asked for");
+        println!("(`--grant` writes them):\n\n{}", printable_lines(lines.trim_end()));
+    }
+    Ok(Exit::Success)
+}
+
+fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
