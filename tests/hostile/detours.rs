@@ -232,7 +232,8 @@ fn every_call_of_every_interface_is_refused_without_a_rule() {
         "delete",
     ] {
         orders.push(json!({"do": format!("kube.{call}"), "namespace": "x", "kind": "Job", "name": "x", "objects": [job], "command": ["id"],
-            "path": "/x", "destination": path}));
+            "path": "/x", "destination": path,
+            "members": [["a", "env/TOKEN"]]}));
     }
     let count = orders.len();
     for (told, order) in lair.obey(json!(orders)).iter().zip(&orders) {

@@ -164,14 +164,17 @@ fn the_name_of_a_model_is_text_in_a_run() {
 
 #[test]
 fn a_name_of_a_model_is_no_path() {
-    for name in ["../../../escaped", "/escaped", "a/../../escaped", ".."] {
+    for name in ["../../../maddock-escaped", "/maddock-escaped", "a/../../maddock-escaped", ".."] {
         let stage = discovered(name);
         let answer = stage.run(&[]);
         is_clean(&answer);
         let outside: Vec<_> =
             std::fs::read_dir(stage.ground.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(!outside.iter().any(|file| file.to_string_lossy().contains("escaped")), "{outside:?} {answer:#?}");
-        assert!(!std::path::Path::new("/escaped").exists());
+        assert!(
+            !outside.iter().any(|file| file.to_string_lossy().contains("maddock-escaped")),
+            "{outside:?} {answer:#?}"
+        );
+        assert!(!std::path::Path::new("/maddock-escaped").exists());
     }
 }
 

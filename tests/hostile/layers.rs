@@ -44,8 +44,10 @@ fn everybody_is_granted_nothing_by_a_star() {
 
 #[test]
 fn a_name_alone_is_no_grant_to_a_third_party() {
-    let lair = Lair::new().rules(&format!("[[allow]]\nplugin = \"{NAME}\"\ncalls = [\"*\"]\n"));
-    lair.order(json!({"do": "facts.hostname"})).denied();
+    let stage = Stage::target(json!({"watch": [{"do": "facts.hostname"}]}));
+    stage.ground.user("schema = 1\n[[allow]]\nplugin = \"hostile\"\ncalls = [\"*\"]\n");
+    stage.run(&[]).exits(4).says(&["a name is no grant"]);
+    assert!(stage.ground.trace().is_empty(), "nothing was called");
 }
 
 #[test]

@@ -193,7 +193,8 @@ fn compiled_code_that_others_could_have_written_is_not_used() {
     let cache = place.path().join(".cache/maddock/components");
     assert_eq!(place.maddock(&["plugin", "inspect", "./good.wasm"]).code, 0);
     let files = || -> Vec<_> { std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect() };
-    let file = files().pop().expect("what was compiled is kept");
+    let code = files().into_iter().find(|file| file.extension().is_some_and(|extension| extension == "cwasm"));
+    let file = code.expect("what was compiled is kept");
     let compiled = std::fs::read(&file).unwrap();
     // Garbage is not used, whoever wrote it; and what others could write is not used, whatever it is.
     for (content, mode) in [(&b"garbage"[..], 0o600), (&compiled, 0o622), (&compiled[..100], 0o600)] {
@@ -205,7 +206,7 @@ fn compiled_code_that_others_could_have_written_is_not_used() {
         assert_eq!(std::fs::read(&file).unwrap().len(), compiled.len());
     }
     std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o777)).unwrap();
-    std::fs::remove_file(&file).unwrap();
+    files().into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
     assert_eq!(place.maddock(&["plugin", "inspect", "./good.wasm"]).code, 0);
     assert!(files().is_empty(), "a directory that others can enter is left alone");
 }

@@ -47,8 +47,12 @@ fn lair() -> Lair {
 /// Tries a call on a container of another run, by id, by name and by a short id.
 #[track_caller]
 fn refused(labels: &[&str], call: &str, more: Value) {
-    let lair = lair();
-    let Some(stranger) = Stranger::new(&lair, labels) else { return };
+    refused_by(&lair(), labels, call, more);
+}
+
+#[track_caller]
+fn refused_by(lair: &Lair, labels: &[&str], call: &str, more: Value) {
+    let Some(stranger) = Stranger::new(lair, labels) else { return };
     for id in [stranger.id.as_str(), stranger.name.as_str(), &stranger.id[..12]] {
         let mut order = json!({"do": call, "id": id});
         order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -86,7 +90,7 @@ fn the_output_of_another_run_s_container_is_not_followed() {
 fn nothing_is_copied_out_of_another_run_s_container() {
     let lair = lair();
     let into = lair.at("run/x");
-    refused(&["maddock.run=another"], "docker.copy-out", json!({"path": "/etc/passwd", "destination": into}));
+    refused_by(&lair, &["maddock.run=another"], "docker.copy-out", json!({"path": "/etc/passwd", "destination": into}));
 }
 
 #[test]

@@ -98,11 +98,14 @@ fn a_tree_with_links_in_it_is_removed_and_nothing_else() {
 }
 
 #[test]
-fn the_directory_of_the_run_itself_is_not_removed() {
-    let lair = Lair::with_files();
-    lair.order(json!({"do": "files.remove", "path": lair.at("run")})).is("invalid-input");
-    lair.order(json!({"do": "files.remove", "path": lair.at("run/.")})).is("invalid-input");
-    assert!(lair.has("run"));
+fn a_directory_that_a_run_stands_on_is_not_removed() {
+    let lair = Lair::new().grant(&["files.remove"], "");
+    for path in ["output", "output/.", "tree", "run", ""] {
+        let told = lair.order(json!({"do": "files.remove", "path": lair.at(path)}));
+        assert!(matches!(told.kind(), "invalid-input" | "denied"), "{path}: {}", told.0);
+    }
+    lair.order(json!({"do": "files.remove", "path": lair.at("output")})).is("invalid-input");
+    assert!(lair.has("run") && lair.has("output") && lair.has("tree"));
 }
 
 #[test]
@@ -196,8 +199,8 @@ fn no_mode_gives_other_rights_than_permissions() {
 
 #[test]
 fn a_denied_directory_is_denied_within_a_tree_that_holds_it() {
-    let lair = Lair::with_files()
-        .rules("[[deny]]\nplugin = \"*\"\ncalls = [\"files.*\"]\nscope.path = [\"$run/kept/**\"]\nscope.source = [\"$run/kept/**\"]\n");
+    let lair =
+        Lair::with_files().rules("[[deny]]\nplugin = \"*\"\ncalls = [\"files.*\"]\nscope.path = [\"$run/kept/**\"]\n");
     lair.write("run/kept/file", "x");
     lair.order(json!({"do": "files.remove", "path": lair.at("run/kept")})).denied();
     lair.order(json!({"do": "files.remove", "path": lair.at("run/kept/file")})).denied();

@@ -88,6 +88,42 @@ fn a_site_that_allows_one_partition_runs_jobs_there_and_nothing_else() {
 }
 
 #[test]
+fn a_site_that_allows_one_partition_does_so_where_there_is_no_container_engine() {
+    if !can_have_a_site() {
+        return;
+    }
+    let Some(partition) = partition() else { return };
+    let none = "\n[[deny]]\nplugin = \"*\"\ncalls = [\"docker.*\"]\nreason = \"there is no engine here\"\n";
+    let site = format!("{ANY_RUN}{}{none}", ONE_PARTITION.replace("PARTITION", &partition));
+    let ground = Ground::plain().below(&site).with("DOCKER_HOST", "unix:///nowhere/engine.sock").with("COLUMNS", "80");
+    let section =
+        |partition: &str| json!({"slurm": {"partition": partition, "nodes": 1, "time": "00:05:00"}}).to_string();
+    ground.run("slurm", &["-c", &section(&partition)]).exits(0);
+    let asked = |call: &str| {
+        ground
+            .trace()
+            .iter()
+            .any(|line| line["call"].as_str().unwrap().starts_with(call) && line["verdict"] == "allowed")
+    };
+    assert!(!asked("docker."), "the kernel does not ask for it either");
+    let refused = ground.run("slurm", &["-c", &section("elsewhere")]).exits(5);
+    refused.says(&[
+        "partition `elsewhere`",
+        "adds to /etc/maddock/policy.toml",
+        "scope.partition = [",
+        "\"elsewhere\"]",
+    ]);
+    let image = r#"{"MAD_CONTAINER_IMAGE": "localhost/none:1"}"#;
+    ground.run("docker", &["-c", image]).exits(5).says(&["no engine here", "/etc/maddock/policy.toml:"]);
+    let cluster = r#"{"MAD_CONTAINER_IMAGE": "localhost/none:1", "k8s": {"namespace": "default"}}"#;
+    ground
+        .run("k8s", &["-c", cluster])
+        .exits(5)
+        .says(&["plugin `target-k8s`", "the site's administrator adds to /etc/maddock/policy.toml"]);
+    ground.run("process", &[]).exits(5).says(&["plugin `target-process`"]);
+}
+
+#[test]
 fn a_site_without_containers_refuses_them_and_nothing_else() {
     if !can_have_a_site() {
         return;
