@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::args::{Common, Format, PolicyAction};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
+use super::render;
 use super::setup::{Setup, of_policy};
 use super::style;
 use crate::capability::events::printable;
@@ -119,7 +120,7 @@ fn show(of: Option<&str>, common: &Common) -> Outcome {
                 })
             })
             .collect();
-        println!("{:#}", json!({"schema": read::SCHEMA, "layers": layers}));
+        println!("{}", render::json(&json!({"schema": read::SCHEMA, "layers": layers})));
         return Ok(Exit::Success);
     }
     let palette = style::Palette::of_stdout();

@@ -11,6 +11,7 @@ use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::invocation::{self, Invocation, Talk};
 use super::outcome::{self, Done};
+use super::render;
 use super::setup::Setup;
 use super::{background, build};
 use super::{performance, signals, style};
@@ -581,7 +582,7 @@ fn print_plans(report: &RunReport, format: Format) {
             .iter()
             .map(|planned| json!({"model": planned.model, "plan": plan_json(&planned.plan, &planned.refusals)}))
             .collect();
-        println!("{plans:#}");
+        println!("{}", render::json(&plans));
         return;
     }
     let palette = style::Palette::of_stdout();

@@ -19,7 +19,7 @@ use crate::capability::events::PluginEvent;
 use crate::plugin::jobs::{Cause, Collection, Ending, Job};
 use crate::plugin::{Plugin, PluginError, Session};
 use crate::results::metric::{Metric, MetricScanner};
-use crate::results::redact::Masks;
+use crate::results::redact::{Masks, Redactor};
 
 /// Events that may wait for the pump before a plugin has to.
 const WAITING_EVENTS: usize = 256;
@@ -47,6 +47,26 @@ pub struct Executed {
     pub problems: Vec<String>,
     /// What each node printed as its metric, by node.
     pub metrics: Vec<(u32, Metric)>,
+}
+
+impl Executed {
+    /// Takes secrets out of all that its target said of it: a plugin has seen what the job printed.
+    fn hide(&mut self, redactor: &Redactor) {
+        let hide = |text: &mut String| *text = redactor.text(text);
+        if let Some(ending) = &mut self.ending {
+            hide(&mut ending.message);
+            ending.nodes.iter_mut().for_each(|node| [&mut node.name, &mut node.message].into_iter().for_each(hide));
+        }
+        if let Some(collection) = &mut self.collection {
+            collection.facts.iter_mut().for_each(|fact| hide(&mut fact.value));
+            collection.missing.iter_mut().for_each(hide);
+        }
+        if let Some(error) = &mut self.error {
+            error.hide(redactor);
+        }
+        self.problems.iter_mut().for_each(hide);
+        self.metrics.iter_mut().for_each(|(_, metric)| hide(&mut metric.name));
+    }
 }
 
 /// What executing one job takes, whether it is launched now or was by another process.
@@ -97,8 +117,8 @@ pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> s
     // By contract: tools that read these logs look for this line.
     let limit = order.time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
     log.write_all(format!("⏰ Setting timeout to {limit} seconds.\n").as_bytes()).await?;
-    let masks = Masks::new(order.secrets.iter().map(String::as_str));
-    let pump = pump(receiver, log, masks, order.id.to_owned(), order.events.clone(), order.nodes);
+    let redactor = Redactor::new(order.secrets.iter().map(String::as_str));
+    let pump = pump(receiver, log, redactor.clone(), order.id.to_owned(), order.events.clone(), order.nodes);
     let session = session.clone().telling(sender).for_job(order.id);
     let mut executed = match begin {
         Begin::Resume(handle) => follow(&session, &order, handle).await,
@@ -111,6 +131,7 @@ pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> s
         Err(error) => (Err(std::io::Error::other(error)), Vec::new()),
     };
     executed.metrics = metrics;
+    executed.hide(&redactor);
     match written {
         Ok(()) => {}
         Err(error) => {
@@ -270,12 +291,13 @@ type Pumped = (std::io::Result<()>, Vec<(u32, Metric)>);
 fn pump(
     mut receiver: mpsc::Receiver<PluginEvent>,
     mut log: tokio::fs::File,
-    mut masks: Masks,
+    redactor: Redactor,
     about: String,
     events: Stream,
     nodes: u32,
 ) -> JoinHandle<Pumped> {
     tokio::spawn(async move {
+        let mut masks = Masks::new(redactor.clone());
         // One scanner a node: their outputs come in turns, and a line of one must not end in another's.
         let mut scanners: BTreeMap<u32, MetricScanner> = BTreeMap::new();
         // After a write fails the plugin is still listened to: a full disk must not stop the job.
@@ -297,11 +319,15 @@ fn pump(
                     let source = (node.min(nodes), matches!(stream, OutputStream::Stderr));
                     write(&mut log, masks.push(source, &bytes), &mut trouble).await;
                 }
-                PluginEvent::Log { level, message, .. } => events.say(gravity(level), &about, message),
+                PluginEvent::Log { level, message, .. } => {
+                    events.say(gravity(level), &about, redactor.text(&message));
+                }
                 PluginEvent::State { phase, reason } => {
+                    let reason = redactor.text(&reason);
                     events.emit(&Event::JobState { job: about.clone(), phase: phase_word(phase).into(), reason });
                 }
                 PluginEvent::Progress { activity, done, total, .. } => {
+                    let activity = redactor.text(&activity);
                     events.emit(&Event::Progress { of: about.clone(), activity, done, total });
                 }
             }

@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod card;
+pub mod collected;
 pub mod devices;
 pub mod discover;
 pub mod event;

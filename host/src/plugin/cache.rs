@@ -148,7 +148,17 @@ fn usable(directory: &Path, user: u32) -> bool {
     let private = |path: &Path| {
         fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0)
     };
-    if DirBuilder::new().recursive(true).mode(0o700).create(directory).is_err() || !private(directory) {
+    // Whoever may write to the directory around it may put another in its place.
+    let kept = |path: &Path| {
+        fs::metadata(path).is_ok_and(|meta| {
+            let theirs = meta.mode() & 0o022 == 0 || meta.mode() & 0o1000 != 0;
+            meta.is_dir() && (meta.uid() == user || meta.uid() == 0) && theirs
+        })
+    };
+    if DirBuilder::new().recursive(true).mode(0o700).create(directory).is_err()
+        || !private(directory)
+        || !directory.parent().is_some_and(kept)
+    {
         return false;
     }
     let Ok(opened) = File::open(directory) else { return false };

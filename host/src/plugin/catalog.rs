@@ -21,10 +21,13 @@ struct Embedded {
 /// In the order of their names.
 static EMBEDDED: &[Embedded] = &include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
+/// Who the kernel is where it asks at the gate itself. No plugin bears that name.
+const KERNEL: &str = "kernel";
+
 /// Names that belong to this binary: its plugins, and the kernel where it asks at the gate itself.
 #[must_use]
 pub fn built_in_names() -> Vec<&'static str> {
-    EMBEDDED.iter().map(|embedded| embedded.name).chain(["kernel"]).collect()
+    EMBEDDED.iter().map(|embedded| embedded.name).chain([KERNEL]).collect()
 }
 
 /// Where a component's bytes are.
@@ -192,7 +195,8 @@ impl Catalog {
         let mut files = Vec::with_capacity(outside.files.len());
         for file in outside.files {
             let entry = Entry::of_file(file)?;
-            if files.iter().any(|other: &Entry| other.identity.name == entry.identity.name) {
+            let own = entry.identity.name == KERNEL;
+            if own || files.iter().any(|other: &Entry| other.identity.name == entry.identity.name) {
                 return Err(taken(file, &entry.identity.name));
             }
             check_locked(outside.locked, lock, &entry)?;
@@ -243,9 +247,9 @@ impl Catalog {
     pub fn providing(&self, kind: Kind, name: &str) -> Option<&Entry> {
         let plain = |text: &str| text.to_ascii_lowercase().replace('_', "-");
         let wanted = plain(name);
-        self.of_kind(kind)
-            .find(|entry| entry.manifest.provides.iter().any(|provided| plain(provided) == wanted))
-            .or_else(|| self.of_kind(kind).find(|entry| entry.identity.name == wanted))
+        let provides = |entry: &&Entry| entry.manifest.provides.iter().any(|provided| plain(provided) == wanted);
+        // A plugin's own name comes first: what another says it provides does not take it.
+        self.of_kind(kind).find(|entry| entry.identity.name == wanted).or_else(|| self.of_kind(kind).find(provides))
     }
 
     /// Every name that plugins of a kind provide.

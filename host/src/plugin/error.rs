@@ -4,6 +4,7 @@ use maddock_bindings::api::types;
 
 use super::package::PackageError;
 use crate::capability::events::printable;
+use crate::results::redact::Redactor;
 
 /// Characters of one message that are shown.
 const SHOWN: usize = 1000;
@@ -96,6 +97,20 @@ fn answered(plugin: &str, error: &types::Error) -> String {
 }
 
 impl PluginError {
+    /// Takes secrets out of what the plugin had a hand in.
+    pub fn hide(&mut self, redactor: &Redactor) {
+        let hide = |text: &mut String| *text = redactor.text(text);
+        match self {
+            Self::Ended { message, .. } => hide(message),
+            Self::Answered { error, .. } => {
+                hide(&mut error.message);
+                error.hint.iter_mut().for_each(hide);
+                error.details.iter_mut().for_each(|detail| hide(&mut detail.value));
+            }
+            _ => {}
+        }
+    }
+
     /// What to do about it, where something can be said.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

@@ -176,10 +176,10 @@ pub struct Masks {
 }
 
 impl Masks {
-    /// Streams without these values.
+    /// One stream for each source, all without the same values.
     #[must_use]
-    pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { redactor: Redactor::new(values), streams: BTreeMap::new() }
+    pub fn new(redactor: Redactor) -> Self {
+        Self { redactor, streams: BTreeMap::new() }
     }
 
     /// Takes the next bytes of a source and answers what may be shown.
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_value_that_one_node_prints_in_pieces_while_another_prints_is_replaced() {
-        let mut masks = Masks::new(["hunter2hunter2"]);
+        let mut masks = Masks::new(Redactor::new(["hunter2hunter2"]));
         let mut shown = masks.push((0, false), b"a hunter2");
         shown.extend(masks.push((1, false), b"b\n"));
         shown.extend(masks.push((0, true), b"c\n"));

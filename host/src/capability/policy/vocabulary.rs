@@ -272,6 +272,7 @@ pub static CALLS: &[Words] = &[
             on("gpus-per-node", Kind::Count),
             on("gres", Kind::Text),
             on("time", Kind::Minutes),
+            on("mail", Kind::Text),
             on("path", Kind::Path),
             on("env", Kind::Text),
             on("secret", Kind::Text),

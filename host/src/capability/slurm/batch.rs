@@ -109,6 +109,10 @@ impl Order {
             .on("time", time)
             .on_all("nodes", self.nodes.iter().cloned())
             .on_all("path", [&self.batch.directory, &self.batch.output, &self.batch.error_output])
+            .on_all(
+                "mail",
+                (!self.batch.mail_user.is_empty()).then(|| self.batch.mail_user.split(',')).into_iter().flatten(),
+            )
             .on_all("env", self.secrets.iter().map(|(name, _)| name.clone()))
             .on_all("secret", self.secrets.iter().map(|(_, secret)| secret.clone()))
     }
