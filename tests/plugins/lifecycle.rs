@@ -6,34 +6,34 @@ use crate::component::{ANSWER, arrange, good_launcher, interface, lift, manifest
 use crate::place::{Place, Said};
 
 /// A launcher that asks for these calls.
-fn asking(name: &str, version: &str, requests: Value) -> Vec<u8> {
+pub fn asking(name: &str, version: &str, requests: Value) -> Vec<u8> {
     let mut manifest = manifest(name, "launcher");
     manifest["version"] = version.into();
     manifest["requests"] = requests;
     with_manifest(lift(&interface(), "launcher-plugin", &with_memory("", &arrange(ANSWER))), &manifest)
 }
 
-fn reads() -> Value {
+pub fn reads() -> Value {
     json!([{"calls": ["files.read"], "scope": {"path": ["$run/**"]}, "reason": "reads"}])
 }
 
-fn reads_and_writes() -> Value {
+pub fn reads_and_writes() -> Value {
     json!([{"calls": ["files.read", "files.write"], "scope": {"path": ["$run/**"]}, "reason": "writes, too"}])
 }
 
 #[track_caller]
-fn good(said: Said) -> String {
+pub fn good(said: Said) -> String {
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     said.stdout
 }
 
 #[track_caller]
-fn refused(said: Said, code: i32, words: &str) {
+pub fn refused(said: Said, code: i32, words: &str) {
     assert_eq!(said.code, code, "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.contains(words), "{}", said.stderr);
 }
 
-fn names(place: &Place, arguments: &[&str]) -> Vec<String> {
+pub fn names(place: &Place, arguments: &[&str]) -> Vec<String> {
     let listed = good(place.maddock(&[&["plugin", "list", "--format", "json"], arguments].concat()));
     let list: Value = serde_json::from_str(&listed).unwrap();
     list.as_array()
@@ -216,6 +216,34 @@ fn a_bundle_brings_plugins_and_signatures_and_trusts_itself_in_nothing() {
     changed[at] ^= 1;
     to.file("changed.tar", &changed);
     refused(to.maddock(&["plugin", "install", "changed.tar"]), 1, "was changed");
+}
+
+#[test]
+fn the_cache_serves_many_at_once_and_is_pruned_of_what_nobody_needs() {
+    let place = Place::new();
+    place.file("good.wasm", &good_launcher("good"));
+    place.file("other.wasm", &good_launcher("other"));
+    let compiled = || {
+        let entries = std::fs::read_dir(place.path().join(".cache/maddock/components")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".cwasm")).count()
+    };
+    std::thread::scope(|scope| {
+        let inspect = || place.maddock(&["plugin", "inspect", "./good.wasm"]);
+        let running: Vec<_> = (0..6).map(|_| scope.spawn(inspect)).collect();
+        good(place.maddock(&["plugin", "prune", "--all"]));
+        running.into_iter().for_each(|one| drop(good(one.join().unwrap())));
+    });
+    good(place.maddock(&["plugin", "install", "good.wasm", "other.wasm"]));
+    assert_eq!(compiled(), 2);
+    good(place.maddock(&["plugin", "prune"]));
+    assert_eq!(compiled(), 2);
+    good(place.maddock(&["plugin", "remove", "other"]));
+    assert!(good(place.maddock(&["plugin", "prune"])).starts_with("removed 2 files"));
+    assert_eq!(compiled(), 1);
+    assert!(good(place.maddock(&["plugin", "prune", "--all"])).starts_with("removed 2 files"));
+    assert_eq!(compiled(), 0);
+    good(place.maddock(&["plugin", "inspect", "good"]));
 }
 
 #[test]

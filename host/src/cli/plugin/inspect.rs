@@ -82,9 +82,11 @@ fn describe(entry: &Entry) -> serde_json::Value {
 
 /// What the policy in force says of each request.
 pub fn judge(setup: &Setup, entry: &Entry) -> Result<Vec<Judged>, Failure> {
+    // Whoever has a wrong signature is told so elsewhere, and is judged as somebody without one.
+    let who = entry.who().unwrap_or_else(|_| entry.identity.clone());
     let load =
         |roots| setup.policy(roots).map_err(|failure| crate::plugin::package::PackageError::new(failure.message));
-    grants::judge(&entry.identity, &entry.manifest, load).map_err(|error| failed(&error))
+    grants::judge(&who, &entry.manifest, load).map_err(|error| failed(&error))
 }
 
 /// Who signed a plugin.

@@ -19,6 +19,7 @@ use crate::plugin::manifest::Request;
 use crate::plugin::package::bundle::{self, Bundle};
 use crate::plugin::package::grants;
 use crate::plugin::package::lock::{Lock, Pin};
+use crate::plugin::package::registry::{self, Place};
 use crate::plugin::package::signature::{self, Signed};
 use crate::plugin::package::source::{self, Candidate};
 use crate::plugin::package::store::{Arrival, Installed, is_meant};
@@ -27,10 +28,10 @@ use crate::plugin::package::store::{Arrival, Installed, is_meant};
 ///
 /// # Errors
 /// A source that cannot be read, is no plugin, or is not signed as asked: exit 1; wider requests without consent: exit 5.
-pub fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
+pub async fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
     let mut candidates = Vec::new();
     for source in sources {
-        candidates.extend(read(source)?);
+        candidates.extend(read(source, consent).await?);
     }
     take_in(candidates, consent, common)
 }
@@ -39,12 +40,15 @@ pub fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcom
 ///
 /// # Errors
 /// As [`install`].
-pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
+pub async fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     let (store, _) = store()?;
     let plugins = store.read().map_err(|error| failed(&error))?;
     let mut sources: Vec<String> = Vec::new();
     for plugin in plugins.iter().filter(|plugin| names.is_empty() || names.iter().any(|name| is_meant(plugin, name))) {
-        let source = plugin.source.clone();
+        let source = match Place::parse(&plugin.source) {
+            Ok(place) => place.newer().to_string(),
+            Err(_) => plugin.source.clone(),
+        };
         if !sources.contains(&source) {
             sources.push(source);
         }
@@ -55,7 +59,7 @@ pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     }
     let mut candidates = Vec::new();
     for source in &sources {
-        let found = read(source)?;
+        let found = read(source, consent).await?;
         candidates.extend(found.into_iter().filter(|candidate| {
             let digest = crate::plugin::package::digest_of(&candidate.bytes);
             !plugins.iter().any(|plugin| plugin.digest == digest)
@@ -68,12 +72,13 @@ pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     take_in(candidates, consent, common)
 }
 
-fn read(source: &str) -> Result<Vec<Candidate>, Failure> {
-    let path = Path::new(source);
-    if source.starts_with("oci://") {
-        return Err(Failure::new(Exit::Failure, "plugins cannot be had from a registry in this version")
-            .hint("get the component file by another tool, such as `oras pull`, and install that"));
+async fn read(source: &str, consent: &Consent) -> Result<Vec<Candidate>, Failure> {
+    if source.starts_with(registry::SCHEME) {
+        let place = Place::parse(source).map_err(|error| failed(&error))?;
+        let candidate = registry::pull(&place, consent.plain_http).await.map_err(|error| failed(&error))?;
+        return Ok(vec![candidate]);
     }
+    let path = Path::new(source);
     let found = if path.is_dir() {
         source::of_directory(path)
     } else if path.is_file() && bundle::is_tar(path).map_err(|error| failed(&error))? {
@@ -237,6 +242,7 @@ fn say(
         );
         println!("  digest  {}", installed.digest);
         println!("  signed  {}", printable(&signed.words()));
+        println!("  from    {}", printable(&installed.source));
         if Catalog::is_built_in(&manifest.name) {
             let name = &manifest.name;
             println!("  It bears the name of a built-in plugin and is not used until a project's lock file says so:");
@@ -259,6 +265,12 @@ fn say(
             grants::user_policy(environment).map_or("a policy file".to_owned(), |path| path.display().to_string());
         println!("\nInstalling grants nothing. These lines in {place} would allow what is asked for");
         println!("(`--grant` writes them):\n\n{}", printable_lines(lines.trim_end()));
+        let mut signers: Vec<&str> = arrivals.iter().filter_map(|(_, signed)| signed.signer()).collect();
+        signers.dedup();
+        for signer in signers {
+            println!("\nIn the place of `digest` this grants it to every version that the key signs:");
+            println!("signer = \"{signer}\"");
+        }
     }
     Ok(Exit::Success)
 }

@@ -217,7 +217,7 @@ mod tests {
     fn a_request_is_judged_as_wide_as_it_is() {
         let rules =
             "schema = 1\n[[allow]]\nplugin = \"a\"\ncalls = [\"files.read\"]\nscope.path = [\"$run/*\", \"/etc/x\"]\n";
-        let identity = Identity { name: "a".to_owned(), digest: "sha256:0".to_owned(), built_in: true };
+        let identity = Identity { name: "a".to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
         let judged = |values: &str| {
             let requests = format!(r#"[{{"calls":["files.read"],"scope":{{"path":[{values}]}},"reason":""}}]"#);
             let load = |roots| Ok(Policy::of_text(roots, "p.toml", rules).unwrap());
