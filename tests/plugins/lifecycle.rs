@@ -88,13 +88,51 @@ fn wider_requests_need_consent_and_nobody_is_asked_without_a_terminal() {
     assert!(said.stderr.contains("a 0.2.0 asks for more than the installed version"), "{}", said.stderr);
     refused(said, 5, "not agreed to, and nothing was installed");
     assert_eq!(names(&place, &[]), ["a 0.1.0"]);
-    good(place.maddock(&["plugin", "update", "a", "--accept-requests"]));
+    good(place.maddock(&["plugin", "lock"]));
+    let said = good(place.maddock(&["plugin", "update", "a", "--accept-requests"]));
+    assert!(said.contains("maddock.lock here pins a 0.1.0, which stays in use"), "{said}");
+    assert_eq!(names(&place, &[]), ["a 0.1.0"]);
+    good(place.maddock(&["plugin", "lock"]));
     assert_eq!(names(&place, &[]), ["a 0.2.0"]);
+    std::fs::remove_file(place.path().join("maddock.lock")).unwrap();
     // Fewer requests need nobody.
     place.file("a.wasm", &asking("a", "0.3.0", json!([])));
     good(place.maddock(&["plugin", "update"]));
     assert_eq!(names(&place, &[]), ["a 0.3.0"]);
     assert_eq!(good(place.maddock(&["plugin", "update"])), "nothing new\n");
+}
+
+#[test]
+fn a_version_of_another_signer_needs_consent() {
+    let place = Place::new();
+    for key in ["ours", "others"] {
+        good(place.maddock(&["plugin", "keygen", key, "--no-password"]));
+        good(place.maddock(&["plugin", "trust", &format!("{key}.pub")]));
+    }
+    let mut bytes = good_launcher("good");
+    let mut version = |key: Option<&str>| {
+        // Other bytes each time: a section more.
+        bytes.extend([0, 2, 1, b'x']);
+        place.file("good.wasm", &bytes);
+        let _ = std::fs::remove_file(place.path().join("good.wasm.sig"));
+        if let Some(key) = key {
+            good(place.maddock(&["plugin", "sign", "good.wasm", "--key", key]));
+        }
+    };
+    version(Some("ours"));
+    good(place.maddock(&["plugin", "install", "good.wasm"]));
+    version(Some("ours"));
+    good(place.maddock(&["plugin", "update"]));
+    version(Some("others"));
+    let said = place.maddock(&["plugin", "update"]);
+    assert!(said.stderr.contains("and the installed version by RW"), "{}", said.stderr);
+    refused(said, 5, "not agreed to, and nothing was installed");
+    version(None);
+    refused(place.maddock(&["plugin", "update"]), 5, "is signed by nobody who is trusted");
+    good(place.maddock(&["plugin", "update", "--accept-requests"]));
+    // From nobody to somebody is no loss.
+    version(Some("others"));
+    good(place.maddock(&["plugin", "update"]));
 }
 
 #[test]
@@ -137,7 +175,7 @@ fn a_built_in_plugin_is_replaced_by_a_line_of_the_lock_and_by_nothing_else() {
     let place = Place::new();
     place.file("mine.wasm", &good_launcher("launchers"));
     let said = good(place.maddock(&["plugin", "install", "mine.wasm"]));
-    assert!(said.contains("is not used until a project's lock file says so"), "{said}");
+    assert!(said.contains("bears the name of a built-in plugin and is not used until"), "{said}");
     assert_eq!(names(&place, &[]), [""; 0]);
     good(place.maddock(&["plugin", "lock"]));
     assert_eq!(names(&place, &[]), [""; 0], "a pin is no override");

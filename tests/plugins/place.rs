@@ -55,7 +55,9 @@ impl Place {
 
     /// Loads a component's file where the signatures of these keys count.
     pub fn load_trusting(&self, file: &Path, keys: Vec<TrustedKey>) -> Result<Plugin, PluginError> {
-        self.plugins.load(&Entry::of_file(file)?.trusting(keys.into()))
+        let engine = self.plugins.shared_engine();
+        let loaded = engine.load(&Entry::of_file(file)?.trusting(keys.into()))?;
+        Ok(Plugin::new(engine, loaded))
     }
 
     pub fn load(&self, bytes: &[u8]) -> Plugin {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::component::good_launcher;
 use crate::lifecycle::{asking, good, names, reads, reads_and_writes, refused};
-use crate::place::Place;
+use crate::place::{Place, assert_printable};
 
 const COMPONENT: &str = "application/wasm";
 
@@ -92,6 +92,11 @@ fn what_is_not_in_a_registry_or_is_no_plugin_is_said() {
 
 /// A registry on a port of its own that answers each path with what it is given, for as long as the test runs.
 fn liar(answers: Vec<(String, Vec<u8>)>) -> String {
+    serving(answers, None)
+}
+
+/// The same, for whoever knows a password.
+fn serving(answers: Vec<(String, Vec<u8>)>, password: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
@@ -106,6 +111,13 @@ fn liar(answers: Vec<(String, Vec<u8>)>) -> String {
             }
             let request = String::from_utf8_lossy(&request).into_owned();
             let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+            let known =
+                password.is_none_or(|password| request.contains(&format!("uthorization: Basic {password}\r\n")));
+            if !known {
+                let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(head.as_bytes());
+                continue;
+            }
             let body = answers.iter().find(|(of, _)| *of == path).map(|(_, body)| body.clone());
             let (status, body) = body.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
@@ -135,20 +147,37 @@ fn a_registry_that_answers_something_else_is_not_believed() {
     let by_tag = "/v2/x/manifests/1".to_owned();
     let mut small = layer(COMPONENT, &bytes);
     small["size"] = 7.into();
+    let mut large = layer(COMPONENT, &bytes);
+    large["size"] = (bytes.len() + 1).into();
+    let mut same_size = bytes.clone();
+    *same_size.last_mut().unwrap() ^= 1;
     let mut huge = layer(COMPONENT, &bytes);
     huge["size"] = (1_u64 << 40).into();
     let mut odd = layer(COMPONENT, &bytes);
-    odd["digest"] = "sha512:00".into();
+    odd["digest"] = "sha512:\u{1b}[2J".into();
     let twice = json!([layer(COMPONENT, &bytes), layer(COMPONENT, &other)]);
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []});
     let refusals = [
         // Another manifest than the one asked for by its digest.
-        (vec![(format!("/v2/x/manifests/{asked}"), manifest(twice.clone()))], format!("@{asked}"), "answered sha256:"),
-        (vec![(by_tag.clone(), honest.clone()), (blob.clone(), other.clone())], ":1".into(), "layer sha256:"),
+        (
+            vec![(format!("/v2/x/manifests/{asked}"), manifest(twice.clone()))],
+            format!("@{asked}"),
+            "it did not arrive as it should",
+        ),
+        (
+            vec![(by_tag.clone(), honest.clone()), (blob.clone(), same_size)],
+            ":1".into(),
+            "it did not arrive as it should",
+        ),
         (
             vec![(by_tag.clone(), manifest(json!([small]))), (blob.clone(), bytes.clone())],
             ":1".into(),
             "more than the 7 bytes",
+        ),
+        (
+            vec![(by_tag.clone(), manifest(json!([large]))), (blob.clone(), bytes.clone())],
+            ":1".into(),
+            "bytes came, and",
         ),
         (vec![(by_tag.clone(), manifest(json!([huge]))), (blob.clone(), bytes.clone())], ":1".into(), "is larger than"),
         (vec![(by_tag.clone(), manifest(json!([odd])))], ":1".into(), "not of the form sha256:"),
@@ -157,17 +186,50 @@ fn a_registry_that_answers_something_else_is_not_believed() {
         (vec![(by_tag.clone(), index.to_string().into_bytes())], ":1".into(), "no manifest of one artifact"),
         (vec![(by_tag.clone(), b"hello".to_vec())], ":1".into(), "no manifest of one artifact"),
     ];
+    let mut believed = Vec::new();
     for (answers, which, words) in refusals {
         let place = Place::new();
         let source = format!("oci://{}/x{which}", liar(answers));
-        refused(place.maddock(&["plugin", "install", &source]), 1, words);
-        assert_eq!(names(&place, &[]), [""; 0]);
+        let said = place.maddock(&["plugin", "install", &source]);
+        assert_printable(&said.stderr);
+        if said.code != 1 || !said.stderr.contains(words) || !names(&place, &[]).is_empty() {
+            believed.push(format!("{words}: {}{}", said.stdout, said.stderr));
+        }
     }
+    assert!(believed.is_empty(), "{}", believed.join("\n"));
     // The same registry, when it tells the truth.
     let place = Place::new();
     let source = format!("oci://{}/x:1", liar(vec![(by_tag, honest), (blob, bytes)]));
     good(place.maddock(&["plugin", "install", &source]));
     assert_eq!(names(&place, &[]), ["good 0.1.0"]);
+}
+
+#[test]
+fn credentials_are_those_that_container_tools_keep() {
+    let bytes = good_launcher("good");
+    let answers = vec![
+        ("/v2/x/manifests/1".to_owned(), manifest(json!([layer(COMPONENT, &bytes)]))),
+        (format!("/v2/x/blobs/{}", digest_of(&bytes)), bytes),
+    ];
+    // `user:secret`
+    let registry = serving(answers, Some("dXNlcjpzZWNyZXQ="));
+    let place = Place::new();
+    let install = || place.maddock(&["plugin", "install", &format!("oci://{registry}/x:1")]);
+    let said = install();
+    assert!(said.stderr.contains("not logged in") && said.stderr.contains("`login`"), "{}", said.stderr);
+    assert_eq!(said.code, 1);
+    let file = place.path().join(".config/containers/auth.json");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let kept = |secret: &str| json!({"auths": {(registry.clone()): {"auth": secret}}}).to_string();
+    std::fs::write(&file, kept("dXNlcjp3cm9uZw==")).unwrap();
+    let said = install();
+    assert!(
+        said.code == 1 && said.stderr.contains("not logged in") && !said.stderr.contains("wrong"),
+        "{}",
+        said.stderr
+    );
+    std::fs::write(&file, kept("dXNlcjpzZWNyZXQ=")).unwrap();
+    good(install());
 }
 
 #[test]

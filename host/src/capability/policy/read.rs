@@ -203,7 +203,11 @@ impl<'a> Reader<'a> {
         if who.name.as_deref() == Some("*") {
             (who.name, all_plugins) = (None, true);
         }
-        self.check_grantee(at, &who, all_plugins, effect);
+        let broken = (table.contains_key("digest") && who.digest.is_none())
+            || (table.contains_key("signer") && who.signers.is_empty());
+        if !broken {
+            self.check_grantee(at, &who, all_plugins, effect);
+        }
         if !table.contains_key("calls") {
             self.fault(at, "`calls` is missing", Some("such as `calls = [\"files.read\"]`".to_owned()));
         }

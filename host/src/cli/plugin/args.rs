@@ -182,7 +182,7 @@ pub enum PluginAction {
 /// How plugins are taken in.
 #[derive(Debug, clap::Args)]
 pub struct Consent {
-    /// Agree to requests that are wider than those of the version that was installed before
+    /// Agree to wider requests than those of the version that was installed before, or to another signer
     #[arg(long)]
     pub accept_requests: bool,
     /// Write what they ask for into this user's policy file

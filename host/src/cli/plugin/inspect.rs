@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::install::because;
 use super::{failed, named};
 use crate::capability::events::printable;
 use crate::cli::args::{Common, Format};
@@ -157,7 +158,7 @@ fn print(entry: &Entry, imports: &[String], judged: &[Judged], signed: Option<&S
         for (name, values) in &request.scope {
             println!("      {}: {}", printable(name), printable(&values.join(", ")));
         }
-        println!("      because: {}", printable(&request.reason));
+        because(&request.reason).iter().for_each(|line| println!("{line}"));
         match judged {
             Judged::Allowed(rules) => println!("      policy: {} ({})", palette.good("allowed"), rules.join(", ")),
             Judged::Refused(why) => println!("      policy: {} ({})", palette.warn("not allowed"), printable(why)),
