@@ -64,7 +64,7 @@ fn a_site_that_allows_one_partition_runs_jobs_there_and_nothing_else() {
     let site = format!("{ANY_RUN}{}", ONE_PARTITION.replace("PARTITION", &partition));
     let ground = Ground::plain().below(&site);
     let section = |partition: &str, nodes: u32| {
-        json!({"slurm": {"partition": partition, "nodes": nodes, "time": "00:05:00"}}).to_string()
+        json!({"slurm": {"partition": partition, "nodes": nodes, "time": "00:05:00", "container": false}}).to_string()
     };
     ground.run("slurm", &["-c", &section(&partition, 1)]).exits(0);
     let site_says = "the site's administrator adds to /etc/maddock/policy.toml";

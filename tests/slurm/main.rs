@@ -11,6 +11,7 @@
 )]
 
 mod hazards;
+mod images;
 mod launchers;
 mod own_cluster;
 mod trouble;
@@ -86,10 +87,14 @@ impl Ground {
         runs.remove(0)
     }
 
+    /// The directory of the only job.
+    fn job_directory(&self) -> PathBuf {
+        let mut jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
+        jobs.next().unwrap().unwrap().path()
+    }
+
     fn job(&self) -> Value {
-        let jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
-        let job = jobs.map(|job| job.unwrap().path()).next().unwrap();
-        serde_json::from_str(&std::fs::read_to_string(job.join("job.json")).unwrap()).unwrap()
+        serde_json::from_str(&std::fs::read_to_string(self.job_directory().join("job.json")).unwrap()).unwrap()
     }
 
     fn log(&self) -> String {
@@ -133,7 +138,7 @@ impl Drop for Ground {
 }
 
 fn cpu() -> Value {
-    json!({"partition": "cpu", "exclusive": false, "mem": "100M"})
+    json!({"partition": "cpu", "exclusive": false, "mem": "100M", "container": false})
 }
 
 fn with(section: Value, more: Value) -> Value {
@@ -262,9 +267,21 @@ fn ctrl_c_ends_a_running_job_on_its_nodes() {
 }
 
 #[test]
+fn a_job_that_waits_for_too_long_is_taken_out_of_the_queue() {
+    let Some(ground) = Ground::new("queue timeout", json!({}), GOOD) else { return };
+    // More nodes than there are.
+    let output = ground.run(&with(cpu(), json!({"nodes": 99, "queue_timeout": 2})));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert_eq!(job["execution"]["state"].as_str(), Some("never-started"), "{job:#}");
+    assert!(job["reason"].as_str().unwrap().contains("slurm.queue_timeout"), "{job:#}");
+    assert_eq!(ground.queue(), "");
+}
+
+#[test]
 fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
     let Some(ground) = Ground::new("no such partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"partition": "no-such-partition"}));
+    let output = ground.run(&json!({"partition": "no-such-partition", "container": false}));
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(ground.job()["execution"]["state"].as_str(), Some("never-started"));
     assert!(said(&output).contains("partition"), "{}", said(&output));
@@ -273,7 +290,7 @@ fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
 #[test]
 fn without_a_partition_the_scheduler_s_default_takes_the_job() {
     let Some(ground) = Ground::new("no partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"exclusive": false, "mem": "100M"}));
+    let output = ground.run(&json!({"exclusive": false, "mem": "100M", "container": false}));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(ground.job()["verdict"], "SUCCESS");
 }
@@ -304,7 +321,7 @@ fn a_model_s_own_number_of_gpus_counts_more_than_the_preset_s_and_all_is_a_whole
         [(json!({"n_gpus": "2"}), "gpus-per-node=2\n"), (json!({"n_gpus": "-1"}), "gpus-per-node=8\n")]
     {
         let Some(ground) = Ground::new("presets and cards", card, GOOD) else { return };
-        let output = ground.command(&json!({})).arg("--dry-run").output().unwrap();
+        let output = ground.command(&json!({"container": false})).arg("--dry-run").output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         assert!(said(&output).contains(&format!("| {expected}")), "{expected}: {}", said(&output));
     }

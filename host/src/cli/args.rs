@@ -77,6 +77,9 @@ pub enum Command {
     },
     /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
+    /// Do one node's share of a job: started by targets on the nodes, not by people
+    #[command(name = "__node", hide = true)]
+    Node(Node),
     /// Not in this version: upload results to a database
     #[command(hide = true)]
     Database {
@@ -495,6 +498,17 @@ pub struct ConfigShow {
     /// The rest.
     #[command(flatten)]
     pub common: Common,
+}
+
+/// `__node`
+#[derive(Debug, Args)]
+pub struct Node {
+    /// The job file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which node this is, from 0 on (default: as the variable says that the file names)
+    #[arg(long, value_name = "N")]
+    pub node: Option<u32>,
 }
 
 /// `policy …`

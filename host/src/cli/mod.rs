@@ -33,6 +33,7 @@ mod failure;
 mod follow;
 mod invocation;
 mod logs;
+mod node;
 mod outcome;
 mod performance;
 mod plugin;
@@ -97,6 +98,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
         }
         Command::Plugin { action } if !plugin::waits(&action) => plugin::run(&action),
+        // Its exit code is the model's.
+        Command::Node(arguments) => return node::main(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Policy { action } => policy::run(&action),
         command => waiting(command),
@@ -179,9 +182,11 @@ async fn called(command: Command) -> Outcome {
         Command::Cancel(arguments) => cancel::run(&arguments).await,
         Command::Attach(arguments) => attach::attach(&arguments).await,
         Command::Collect(arguments) => attach::collect(&arguments).await,
-        Command::Runs(_) | Command::Completions { .. } | Command::Policy { .. } | Command::Database { .. } => {
-            Ok(Exit::Success)
-        }
+        Command::Runs(_)
+        | Command::Completions { .. }
+        | Command::Policy { .. }
+        | Command::Database { .. }
+        | Command::Node(_) => Ok(Exit::Success),
     }
 }
 

@@ -159,7 +159,9 @@ async fn phases(
             let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
             settle(invocation, &mut effective, &target, None, &cards)?;
             let works = match image {
-                _ if !target.has("images") => cards.into_iter().map(|card| Work { card, image: None }).collect(),
+                _ if !target.runs_images(effective.value()) => {
+                    cards.into_iter().map(|card| Work { card, image: None }).collect()
+                }
                 Some(reference) => cards.into_iter().map(|card| given_image(card, &reference)).collect(),
                 None => {
                     signals::unless_stopped(&stop, build_defaults(invocation, &mut effective)).await?;

@@ -69,8 +69,8 @@ pub struct Order<'a> {
     pub events: &'a Stream,
     /// Fires when the user wants to stop.
     pub stop: CancellationToken,
-    /// Who keeps what a later process needs.
-    pub keeper: &'a Keeper,
+    /// Who keeps what a later process needs; none where the job ends with this process.
+    pub keeper: Option<&'a Keeper>,
     /// Values that must not be in the log.
     pub secrets: Vec<String>,
 }
@@ -168,8 +168,9 @@ async fn launch(session: &Session, order: &Order<'_>, job: &Job) -> Executed {
             return executed;
         }
     };
-    match order.keeper.launched(&handle).await {
-        Ok(()) if order.keeper.watches() => follow(session, order, &handle).await,
+    let Some(keeper) = order.keeper else { return follow(session, order, &handle).await };
+    match keeper.launched(&handle).await {
+        Ok(()) if keeper.watches() => follow(session, order, &handle).await,
         Ok(()) => Executed { left: true, ..executed },
         Err(error) => {
             // A job that nobody could find again must not go on.
@@ -201,7 +202,7 @@ async fn follow(session: &Session, order: &Order<'_>, handle: &str) -> Executed 
         tokio::select! {
             ending = &mut watch => match ending {
                 Ok(ending) => executed.ending = Some(ending),
-                Err(error) if order.keeper.manner.patient => {
+                Err(error) if order.keeper.is_some_and(|keeper| keeper.manner.patient) => {
                     executed.problems.push(format!("it cannot be followed now: {error}"));
                     return Executed { left: true, ..executed };
                 }
@@ -211,8 +212,8 @@ async fn follow(session: &Session, order: &Order<'_>, handle: &str) -> Executed 
                 }
             },
             () = order.stop.cancelled() => {
-                if order.keeper.leaves() {
-                    match order.keeper.leave().await {
+                if let Some(keeper) = order.keeper.filter(|keeper| keeper.leaves()) {
+                    match keeper.leave().await {
                         Ok(()) => return Executed { left: true, ..executed },
                         Err(error) => executed.problems.push(format!("it cannot be left, so it is ended: {error}")),
                     }

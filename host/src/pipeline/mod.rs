@@ -17,6 +17,7 @@ pub mod recorded;
 pub mod resume;
 pub mod run;
 pub mod select;
+pub mod share;
 pub mod stage;
 
 pub use card::Card;

@@ -14,7 +14,9 @@ impl Guest for Plugin {
     fn list_models(tree: String) -> Result<Listing> {
         let mut cards = Vec::new();
         for entry in files::list_directory(&tree)? {
-            let Some(name) = model(&entry.name) else { continue };
+            let Some(name) = model(&entry.name) else {
+                continue;
+            };
             let bytes = files::read(&format!("{tree}/{}", entry.name), LARGEST)?;
             cards.push(Card {
                 name: name.to_owned(),
@@ -26,7 +28,10 @@ impl Guest for Plugin {
         if cards.is_empty() {
             return Err(not_found("the tree has no `*.model.json`"));
         }
-        Ok(Listing { cards, skipped: Vec::new() })
+        Ok(Listing {
+            cards,
+            skipped: Vec::new(),
+        })
     }
 
     fn finalise(_tree: String, cards: Vec<Card>) -> Result<Vec<Card>> {
@@ -36,7 +41,8 @@ impl Guest for Plugin {
 
 /// The model that a file declares.
 fn model(file: &str) -> Option<&str> {
-    file.strip_suffix(".model.json").filter(|name| !name.is_empty())
+    file.strip_suffix(".model.json")
+        .filter(|name| !name.is_empty())
 }
 
 maddock_sdk::manifest!("plugin.json");

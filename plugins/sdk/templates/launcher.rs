@@ -12,7 +12,10 @@ impl Guest for Plugin {
         if topology.nodes == 0 {
             return Err(invalid("a job needs at least one node").hint("set `distributed.nnodes`"));
         }
-        let variable = |name: &str, value: String| Entry { name: name.to_owned(), value };
+        let variable = |name: &str, value: String| Entry {
+            name: name.to_owned(),
+            value,
+        };
         let role = |node: u32| Role {
             node,
             name: "worker".to_owned(),
@@ -23,7 +26,11 @@ impl Guest for Plugin {
             ],
             command: None,
         };
-        Ok(Arrangement { name: "NAME".to_owned(), roles: (0..topology.nodes).map(role).collect(), warnings: Vec::new() })
+        Ok(Arrangement {
+            name: "NAME".to_owned(),
+            roles: (0..topology.nodes).map(role).collect(),
+            warnings: Vec::new(),
+        })
     }
 }
 
@@ -35,6 +42,7 @@ maddock_sdk::launcher::export!(Plugin with_types_in maddock_sdk::launcher);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use maddock_sdk::launcher::Program;
 
     #[test]
     fn every_node_has_its_rank() {
@@ -48,6 +56,12 @@ mod tests {
             model: "m".into(),
             job: "0-m".into(),
             config: "{}".into(),
+            program: Program {
+                interpreter: vec!["bash".into()],
+                file: "run.sh".into(),
+            },
+            env: Vec::new(),
+            extra: Vec::new(),
         };
         let arrangement = Plugin::arrange(topology).unwrap();
         assert_eq!(arrangement.roles.len(), 2);

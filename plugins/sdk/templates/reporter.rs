@@ -14,7 +14,11 @@ impl Guest for Plugin {
         let path = format!("{}.md", request.output);
         files::write(&path, table(&request.rows).as_bytes(), 0o644)?;
         let summary = format!("{} rows", request.rows.len());
-        Ok(vec![Produced { path, media_type: "text/markdown".to_owned(), summary }])
+        Ok(vec![Produced {
+            path,
+            media_type: "text/markdown".to_owned(),
+            summary,
+        }])
     }
 }
 
@@ -51,8 +55,16 @@ mod tests {
 
     #[test]
     fn a_cell_cannot_break_the_table() {
-        let cell = Cell { name: "model".into(), value: CellValue::Text("a|b\nc".into()) };
-        let row = Row { cells: vec![cell], job: "0".into(), configs: "null".into(), shape: "single".into() };
+        let cell = Cell {
+            name: "model".into(),
+            value: CellValue::Text("a|b\nc".into()),
+        };
+        let row = Row {
+            cells: vec![cell],
+            job: "0".into(),
+            configs: "null".into(),
+            shape: "single".into(),
+        };
         assert_eq!(table(&[row]), "| model |\n| --- |\n| a\\|b c |\n");
     }
 }

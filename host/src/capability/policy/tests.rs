@@ -98,6 +98,36 @@ fn a_call_or_scope_without_words_is_refused() {
     }
 }
 
+#[test]
+fn no_grant_reaches_the_records_of_a_run() {
+    let run = "/w/.maddock/runs/1";
+    let grants = format!("[[allow]]\ndigest = \"{}\"\ncalls = [\"*\"]\n", digest());
+    let policy = policy(&[(Level::Site, &grants)]);
+    let records = ["run.json", "events.jsonl", "trace.jsonl", "attendant.lock", "resume/0-m.json", "jobs/0-m/job.json"];
+    let writes = [
+        ("files.write", "path"),
+        ("files.make-directory", "path"),
+        ("files.remove", "path"),
+        ("files.lock", "path"),
+        ("files.copy", "path"),
+        ("process.launch", "output"),
+        ("docker.create-container", "mount"),
+    ];
+    for who in [built_in("target-process"), built_in("target-docker"), stranger("x")] {
+        for (call, kind) in writes {
+            for record in records {
+                let path = format!("{run}/{record}");
+                assert!(!allows(&policy, &who, call, &[(kind, &path)]), "{}: {call} {path}", who.name);
+            }
+        }
+    }
+    // A directory that holds them is no way around, and what lies beside them is a job's own.
+    assert!(!allows(&policy, &stranger("x"), "files.remove", &[("path", run)]));
+    assert!(!allows(&policy, &stranger("x"), "files.remove", &[("path", "/w/.maddock/runs/1/jobs")]));
+    assert!(allows(&policy, &stranger("x"), "files.write", &[("path", "/w/.maddock/runs/1/jobs/0-m/output.log")]));
+    assert!(allows(&policy, &stranger("x"), "files.remove", &[("path", "/w/.maddock/runs/1/jobs/0-m/workspace")]));
+}
+
 /// The same read of the tree under one layer at a time.
 #[test]
 fn every_layer_can_only_take_away() {

@@ -16,7 +16,7 @@ fn gate(context: &RunContext) -> Gate {
 
 /// The version of the clients, where the controller answers them.
 pub(in crate::capability) async fn version(context: &RunContext) -> Result<String, ApiError> {
-    let permit = gate(context).permit(on_program("describe-cluster", &["sinfo"]))?;
+    let permit = gate(context).permit(on_program("describe-cluster", &["sinfo", "scontrol"]))?;
     let client = Client::new(&permit, &context.environment);
     permit.finish(ask::cluster(&client).await).map(|cluster| {
         format!("{}, {} nodes in {} partitions", cluster.version, cluster.nodes.len(), cluster.partitions.len())

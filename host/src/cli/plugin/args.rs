@@ -157,6 +157,12 @@ pub enum PluginAction {
         #[arg(long, value_name = "DIR", default_value = ".")]
         directory: PathBuf,
     },
+    /// Put the interface and the SDK of this maddock into a plugin's project, or replace those of an earlier one
+    Vendor {
+        /// The project
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        directory: PathBuf,
+    },
     /// Put a manifest into a component that was built without one
     Pack {
         /// The component

@@ -156,7 +156,10 @@ fn print(entry: &Entry, imports: &[String], judged: &[Judged], signed: Option<&S
     for (request, judged) in entry.manifest.requests.iter().zip(judged) {
         println!("  {}", printable(&request.calls.join(", ")));
         for (name, values) in &request.scope {
-            println!("      {}: {}", printable(name), printable(&values.join(", ")));
+            // A line for each: values such as command lines have commas and blanks of their own.
+            for value in values {
+                println!("      {}: {}", printable(name), printable(value));
+            }
         }
         because(&request.reason).iter().for_each(|line| println!("{line}"));
         match judged {

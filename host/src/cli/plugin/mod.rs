@@ -54,6 +54,7 @@ pub fn run(action: &PluginAction) -> Outcome {
         PluginAction::Sign { file, key, password_file } => keys::sign(file, key, password_file.as_deref()),
         PluginAction::Trust { key, name } => keys::trust(key, name.as_deref()),
         PluginAction::New { kind, name, lang, directory } => project::new(*kind, name, lang, directory),
+        PluginAction::Vendor { directory } => project::vendor(directory),
         PluginAction::Pack { file, manifest, output } => project::pack(file, manifest, output.as_deref()),
         PluginAction::Bundle { output, names, policy } => bundle::bundle(output, names, policy.as_deref()),
         // These wait.

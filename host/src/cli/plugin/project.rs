@@ -1,4 +1,4 @@
-//! `maddock plugin new|pack`
+//! `maddock plugin new|vendor|pack`
 
 use std::path::Path;
 
@@ -20,6 +20,17 @@ pub fn new(kind: Kind, name: &str, language: &str, place: &Path) -> Outcome {
     };
     let directory = project::make(place, kind, name, language).map_err(|error| failed(&error))?;
     println!("made {}; its README.md says how to build it", directory.display());
+    Ok(Exit::Success)
+}
+
+/// Puts interface and SDK into a project.
+///
+/// # Errors
+/// There is no project: exit 1.
+pub fn vendor(directory: &Path) -> Outcome {
+    let (count, language) = project::vendor(directory).map_err(|error| failed(&error))?;
+    let what = if language == Language::Rust { "the interface and the SDK" } else { "the interface" };
+    println!("wrote {count} files: {what} of maddock {}", env!("CARGO_PKG_VERSION"));
     Ok(Exit::Success)
 }
 

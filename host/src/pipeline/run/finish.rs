@@ -69,7 +69,7 @@ impl Shared {
             log: &log,
             events: &place.events,
             stop: place.stop.clone(),
-            keeper: &keeper,
+            keeper: Some(&keeper),
             secrets: place.context.secrets.values().into_iter().map(str::to_owned).collect(),
         };
         let executed = execute::execute(&place.session(), order, begin).await.unwrap_or_else(|error| Executed {
@@ -133,6 +133,8 @@ impl Shared {
             let workspace = job::workspace(&directory);
             let _ = tokio::fs::remove_dir_all(&workspace).await;
         }
+        // The nodes' copy of this program.
+        let _ = tokio::fs::remove_dir_all(directory.join("bin")).await;
         Execution::Judged(Box::new(judged), refused)
     }
 

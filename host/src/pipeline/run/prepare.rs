@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use maddock_bindings::api::types::Entry;
 use serde_json::Value;
 
 use super::{DEFAULT_TIME_LIMIT, Place, Shared, TimeLimit, Work};
@@ -12,6 +13,7 @@ use crate::pipeline::devices::Lease;
 use crate::pipeline::event::Gravity;
 use crate::pipeline::job::{self, Additions, Ingredients};
 use crate::pipeline::record::{self};
+use crate::pipeline::share;
 use crate::pipeline::stage::{self, StageError};
 use crate::plugin::accelerators::Inventory;
 use crate::plugin::jobs::{Hook, Job, JobOptions};
@@ -158,7 +160,7 @@ impl Shared {
         if place.manner.detached {
             options |= JobOptions::DETACH;
         }
-        let job = job::assemble(Ingredients {
+        let mut job = job::assemble(Ingredients {
             run_id: place.directory.id().as_str(),
             id,
             card,
@@ -182,7 +184,24 @@ impl Shared {
             options,
             elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
+        if self.target.has("shares") && job.image.is_some() && !job::deploys_itself(&arrangement) {
+            self.share(&mut job, directory)?;
+        }
         Ok(Ready { job, lease, secrets: secret_names })
+    }
+
+    /// What a target needs that starts this program on each node.
+    fn share(&self, job: &mut Job, directory: PathBuf) -> Result<(), SetupError> {
+        let program = share::program(&directory, self.options.dry_run)?;
+        let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
+        let context = &self.place.context;
+        let text = share::text_of(job, &context.roots.output, context.policy.given());
+        job.extra.extend([
+            entry("share", text),
+            entry("program", program.path.display().to_string()),
+            entry("program-linkage", program.linkage.word().to_owned()),
+        ]);
+        Ok(())
     }
 
     /// Nodes and accelerators on each, for a target that gets both from elsewhere: as the configuration and the card say.

@@ -32,51 +32,155 @@ pub fn make(place: &Path, kind: Kind, name: &str, language: Language) -> Result<
     let manifest = manifest(kind, name);
     Manifest::parse(&manifest).map_err(PackageError::new)?;
     let mut files: Vec<(String, String)> = vec![("plugin.json".to_owned(), manifest)];
-    let interface = |path: &str| path.starts_with("wit/");
     let filled =
         |text: &str| text.replace("NAME", name).replace("KIND", kind.word()).replace("FILE", &name.replace('-', "_"));
     let mut add = |path: &str, text: String| files.push((path.to_owned(), text));
     match (language, kind) {
-        (Language::Rust, Kind::Launcher | Kind::Reporter | Kind::Discovery) => {
-            let source = match kind {
-                Kind::Launcher => template!("launcher.rs"),
-                Kind::Reporter => template!("reporter.rs"),
-                _ => template!("discovery.rs"),
-            };
-            add("src/lib.rs", filled(source));
-            add("Cargo.toml", filled(template!("new_cargo.toml")));
+        (Language::Rust, _) => {
+            // A target keeps what it needs in a handle of its own making.
+            let serde = kind == Kind::Target;
+            add("src/lib.rs", filled(rust(kind)));
+            let more = if serde { "serde = { version = \"1\", features = [\"derive\"] }\n" } else { "" };
+            add("Cargo.toml", filled(template!("new_cargo.toml")).replace("DEPENDENCIES\n", more));
+            add("Cargo.lock", lock_file(name, serde)?);
             add("README.md", filled(template!("readme_rust.md")));
             add(".gitignore", "/target/\n".to_owned());
-            let sdk = template!("sdk_cargo.toml").replace("VERSION", env!("CARGO_PKG_VERSION"));
-            add("vendor/maddock-sdk/Cargo.toml", sdk);
-            SHIPPED.iter().for_each(|(path, text)| add(path, (*text).to_owned()));
         }
         (Language::Python, Kind::Reporter) => {
             add("app.py", template!("reporter.py").to_owned());
             add("table.py", template!("table.py").to_owned());
             add("test_table.py", template!("test_table.py").to_owned());
             add("README.md", filled(template!("readme_python.md")));
-            add(".gitignore", "/venv/\n/*.wasm\n__pycache__/\n".to_owned());
-            SHIPPED.iter().filter(|(path, _)| interface(path)).for_each(|(path, text)| add(path, (*text).to_owned()));
+            add(".gitignore", "/venv/\n/*.wasm\n/*.sig\n__pycache__/\n".to_owned());
         }
-        (language, kind) => {
-            return Err(PackageError::new(format!("there is no template of a {} in {language:?}", kind.word()))
-                .hint("Rust has launcher, reporter and discovery; Python has reporter; docs/plugins.md says what others export"));
+        (Language::Python, kind) => {
+            return Err(PackageError::new(format!("there is no template of a {} in Python", kind.word()))
+                .hint("`--lang rust` has one of every kind; in Python there is `reporter`, and what the others export is in its `wit/`"));
         }
     }
     let directory = place.join(name);
     if directory.exists() {
         return Err(PackageError::new(format!("`{}` is there already", directory.display())));
     }
+    files.extend(vendored(language));
+    write(&directory, &files)?;
+    Ok(directory)
+}
+
+/// Puts the interface, and beside a `Cargo.toml` the source of the SDK, into a project: what lies there of an earlier maddock
+/// is replaced. Answers how many files these are, and in which language the project is.
+///
+/// # Errors
+/// There is no project, or what would be replaced is somebody's own.
+pub fn vendor(project: &Path) -> Result<(usize, Language)> {
+    if !project.join("plugin.json").is_file() {
+        return Err(PackageError::new(format!(
+            "`{}` is no plugin's project: it has no `plugin.json`",
+            project.display()
+        ))
+        .hint("`maddock plugin new KIND NAME` makes one"));
+    }
+    let language = if project.join("Cargo.toml").is_file() { Language::Rust } else { Language::Python };
+    let own = project.join(SDK_CARGO);
+    let files = vendored(language);
+    if language == Language::Rust
+        && let Ok(text) = std::fs::read_to_string(&own)
+        && text.lines().next() != template!("sdk_cargo.toml").lines().next()
+    {
+        return Err(PackageError::new(format!("`{}` was not written by maddock, and is left alone", own.display()))
+            .hint("move it away, and name the SDK as `maddock-sdk = { path = \"vendor/maddock-sdk\" }`"));
+    }
+    write(project, &files)?;
+    Ok((files.len(), language))
+}
+
+/// The manifest of the SDK's source in a project.
+const SDK_CARGO: &str = "vendor/maddock-sdk/Cargo.toml";
+
+/// What a project has of this maddock.
+fn vendored(language: Language) -> Vec<(String, String)> {
+    let shipped = SHIPPED.iter().filter(|(path, _)| language == Language::Rust || path.starts_with("wit/"));
+    let mut files: Vec<(String, String)> =
+        shipped.map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+    if language == Language::Rust {
+        files.push((SDK_CARGO.to_owned(), template!("sdk_cargo.toml").replace("VERSION", env!("CARGO_PKG_VERSION"))));
+    }
+    files
+}
+
+fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
     for (path, text) in files {
         let path = directory.join(path);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|error| PackageError::of_file("make", parent, &error))?;
         }
+        // What is as it should be keeps its time: nobody has to build it anew.
+        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            continue;
+        }
         std::fs::write(&path, text).map_err(|error| PackageError::of_file("write", &path, &error))?;
     }
-    Ok(directory)
+    Ok(())
 }
+
+/// The source of a kind.
+fn rust(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Discovery => template!("discovery.rs"),
+        Kind::Builder => template!("builder.rs"),
+        Kind::Target => template!("target.rs"),
+        Kind::Launcher => template!("launcher.rs"),
+        Kind::Gpu => template!("gpu.rs"),
+        Kind::Reporter => template!("reporter.rs"),
+    }
+}
+
+/// The lock file of a new project: the same crates, in the same versions, as the built-in plugins have.
+fn lock_file(name: &str, serde: bool) -> Result<String> {
+    let broken = |what: &str| PackageError::new(format!("the lock file of the built-in plugins has no {what}"));
+    let lock: toml::Table = include_str!("../../../../plugins/Cargo.lock").parse().map_err(|_| broken("sense"))?;
+    let packages = lock.get("package").and_then(toml::Value::as_array).ok_or_else(|| broken("packages"))?;
+    let text = |package: &toml::Value, key: &str| package.get(key).and_then(toml::Value::as_str).map(str::to_owned);
+    // A dependency is written as a name, with a version where there are several of it.
+    let named = |package: &toml::Value, wanted: &str| {
+        let (name, version) = wanted.split_once(' ').map_or((wanted, None), |(name, rest)| (name, Some(rest)));
+        text(package, "name").as_deref() == Some(name)
+            && version.is_none_or(|v| text(package, "version").as_deref() == Some(v))
+    };
+    let mut kept: Vec<&toml::Value> = Vec::new();
+    let mut left = vec![SDK.to_owned()];
+    while let Some(wanted) = left.pop() {
+        let found = packages.iter().find(|package| named(package, &wanted)).ok_or_else(|| broken(&wanted))?;
+        if !kept.contains(&found) {
+            kept.push(found);
+            let needs = found.get("dependencies").and_then(toml::Value::as_array);
+            left.extend(needs.into_iter().flatten().filter_map(toml::Value::as_str).map(str::to_owned));
+        }
+    }
+    let needs: Vec<&str> = [SDK].into_iter().chain(serde.then_some("serde")).collect();
+    let mut own = toml::Table::new();
+    own.insert("name".to_owned(), name.into());
+    own.insert("version".to_owned(), "0.1.0".into());
+    own.insert("dependencies".to_owned(), needs.into());
+    let own = toml::Value::Table(own);
+    kept.push(&own);
+    kept.sort_by_key(|package| text(package, "name"));
+    let version = lock.get("version").ok_or_else(|| broken("version"))?;
+    let mut written = format!("# This file is automatically @generated by Cargo.\nversion = {version}\n");
+    for package in kept {
+        written.push_str("\n[[package]]\n");
+        // In cargo's own order.
+        for key in ["name", "version", "source", "checksum", "dependencies"] {
+            if let Some(value) = package.get(key) {
+                written.push_str(&format!("{key} = {value}\n"));
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// The crate that plugins depend on.
+const SDK: &str = "maddock-sdk";
 
 fn manifest(kind: Kind, name: &str) -> String {
     let (major, minor, patch) = INTERFACE;
@@ -99,7 +203,38 @@ fn manifest(kind: Kind, name: &str) -> String {
                 "reason": "reads the models of the tree",
             }]),
         ),
-        _ => ("starts as many ranks as there are nodes", name, serde_json::json!([])),
+        Kind::Target => (
+            "runs jobs as programs on this machine",
+            name,
+            serde_json::json!([
+                {
+                    "calls": ["files.read", "files.write", "files.stat", "files.list-directory", "files.copy"],
+                    "scope": {"path": ["$run/**"]},
+                    "reason": "writes the job's entry script, reads its outcome, and brings back what it left",
+                },
+                {
+                    "calls": ["process.launch"],
+                    "scope": {"program": ["bash"], "arguments": ["$run/**"]},
+                    "reason": "runs the entry script",
+                },
+                {
+                    "calls": ["process.attach", "process.stop"],
+                    "scope": {"output": ["$run/**"]},
+                    "reason": "follows the entry script, and ends it",
+                },
+            ]),
+        ),
+        Kind::Gpu => (
+            "knows the accelerators below /dev/accel",
+            name,
+            serde_json::json!([{
+                "calls": ["files.list-directory"],
+                "scope": {"path": ["/dev/accel"]},
+                "reason": "the driver's device nodes are counted",
+            }]),
+        ),
+        Kind::Builder => ("uses the images that models name", name, serde_json::json!([])),
+        Kind::Launcher => ("starts as many ranks as there are nodes", name, serde_json::json!([])),
     };
     let manifest = serde_json::json!({
         "schema": SCHEMA,
@@ -120,6 +255,10 @@ fn manifest(kind: Kind, name: &str) -> String {
 /// The manifest is wrong, or the component has one already or is none.
 pub fn pack(component: &Path, manifest: &Path, output: &Path) -> Result<Manifest> {
     let mut bytes = read_at_most(component, super::LARGEST_COMPONENT)?;
+    if Manifest::of_component(&bytes).is_ok() {
+        return Err(PackageError::new(format!("`{}` has its manifest already", component.display()))
+            .hint("build the component anew to change it"));
+    }
     let text = read_at_most(manifest, 1 << 20)?;
     let named = |message: String| PackageError::new(format!("`{}`: {message}", manifest.display()));
     let plain = std::str::from_utf8(&text).map_err(|error| named(error.to_string()))?;
@@ -166,6 +305,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_project_has_of_maddock_is_replaced_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(vendor(place.path()).unwrap_err().message.contains("no `plugin.json`"));
+        let project = make(place.path(), Kind::Launcher, "hello", Language::Rust).unwrap();
+        let (ours, own) = (project.join("wit/types.wit"), project.join("src/lib.rs"));
+        for file in [&ours, &own] {
+            std::fs::write(file, "mine").unwrap();
+        }
+        vendor(&project).unwrap();
+        assert_ne!(std::fs::read_to_string(&ours).unwrap(), "mine");
+        assert_eq!(std::fs::read_to_string(&own).unwrap(), "mine");
+        std::fs::write(project.join(SDK_CARGO), "[package]").unwrap();
+        assert!(vendor(&project).unwrap_err().message.contains("left alone"));
+    }
+
+    #[test]
+    fn a_python_project_gets_the_interface_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let project = make(place.path(), Kind::Reporter, "table", Language::Python).unwrap();
+        vendor(&project).unwrap();
+        assert!(project.join("wit/reporter.wit").is_file() && !project.join("vendor").exists());
+    }
+
+    #[test]
     fn the_shipped_sdk_needs_what_the_built_in_plugins_need() {
         let workspace: toml::Table = toml::from_str(include_str!("../../../../plugins/Cargo.toml")).unwrap();
         let shipped: toml::Table = toml::from_str(template!("sdk_cargo.toml")).unwrap();
@@ -181,6 +344,6 @@ mod tests {
         std::fs::write(&component, b"\0asm\x0d\0\x01\0").unwrap();
         std::fs::write(&json, manifest(Kind::Reporter, "long-name")).unwrap();
         assert_eq!(pack(&component, &json, &component).unwrap().name, "long-name");
-        assert!(pack(&component, &json, &component).unwrap_err().message.contains("more than one"));
+        assert!(pack(&component, &json, &component).unwrap_err().message.contains("already"));
     }
 }
