@@ -264,7 +264,9 @@ fn say(
         );
         println!("  digest  {}", installed.digest);
         println!("  signed  {}", printable(&signed.words()));
-        println!("  from    {}", printable(&installed.source));
+        if installed.source.starts_with(registry::SCHEME) {
+            println!("  from    {}", printable(&installed.source));
+        }
         let name = &manifest.name;
         if Catalog::is_built_in(name) {
             println!("  It bears the name of a built-in plugin and is not used until a project's lock");
