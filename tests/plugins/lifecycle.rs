@@ -6,34 +6,34 @@ use crate::component::{ANSWER, arrange, good_launcher, interface, lift, manifest
 use crate::place::{Place, Said};
 
 /// A launcher that asks for these calls.
-fn asking(name: &str, version: &str, requests: Value) -> Vec<u8> {
+pub fn asking(name: &str, version: &str, requests: Value) -> Vec<u8> {
     let mut manifest = manifest(name, "launcher");
     manifest["version"] = version.into();
     manifest["requests"] = requests;
     with_manifest(lift(&interface(), "launcher-plugin", &with_memory("", &arrange(ANSWER))), &manifest)
 }
 
-fn reads() -> Value {
+pub fn reads() -> Value {
     json!([{"calls": ["files.read"], "scope": {"path": ["$run/**"]}, "reason": "reads"}])
 }
 
-fn reads_and_writes() -> Value {
+pub fn reads_and_writes() -> Value {
     json!([{"calls": ["files.read", "files.write"], "scope": {"path": ["$run/**"]}, "reason": "writes, too"}])
 }
 
 #[track_caller]
-fn good(said: Said) -> String {
+pub fn good(said: Said) -> String {
     assert_eq!(said.code, 0, "{}{}", said.stdout, said.stderr);
     said.stdout
 }
 
 #[track_caller]
-fn refused(said: Said, code: i32, words: &str) {
+pub fn refused(said: Said, code: i32, words: &str) {
     assert_eq!(said.code, code, "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.contains(words), "{}", said.stderr);
 }
 
-fn names(place: &Place, arguments: &[&str]) -> Vec<String> {
+pub fn names(place: &Place, arguments: &[&str]) -> Vec<String> {
     let listed = good(place.maddock(&[&["plugin", "list", "--format", "json"], arguments].concat()));
     let list: Value = serde_json::from_str(&listed).unwrap();
     list.as_array()
@@ -88,13 +88,51 @@ fn wider_requests_need_consent_and_nobody_is_asked_without_a_terminal() {
     assert!(said.stderr.contains("a 0.2.0 asks for more than the installed version"), "{}", said.stderr);
     refused(said, 5, "not agreed to, and nothing was installed");
     assert_eq!(names(&place, &[]), ["a 0.1.0"]);
-    good(place.maddock(&["plugin", "update", "a", "--accept-requests"]));
+    good(place.maddock(&["plugin", "lock"]));
+    let said = good(place.maddock(&["plugin", "update", "a", "--accept-requests"]));
+    assert!(said.contains("maddock.lock here pins a 0.1.0, which stays in use"), "{said}");
+    assert_eq!(names(&place, &[]), ["a 0.1.0"]);
+    good(place.maddock(&["plugin", "lock"]));
     assert_eq!(names(&place, &[]), ["a 0.2.0"]);
+    std::fs::remove_file(place.path().join("maddock.lock")).unwrap();
     // Fewer requests need nobody.
     place.file("a.wasm", &asking("a", "0.3.0", json!([])));
     good(place.maddock(&["plugin", "update"]));
     assert_eq!(names(&place, &[]), ["a 0.3.0"]);
     assert_eq!(good(place.maddock(&["plugin", "update"])), "nothing new\n");
+}
+
+#[test]
+fn a_version_of_another_signer_needs_consent() {
+    let place = Place::new();
+    for key in ["ours", "others"] {
+        good(place.maddock(&["plugin", "keygen", key, "--no-password"]));
+        good(place.maddock(&["plugin", "trust", &format!("{key}.pub")]));
+    }
+    let mut bytes = good_launcher("good");
+    let mut version = |key: Option<&str>| {
+        // Other bytes each time: a section more.
+        bytes.extend([0, 2, 1, b'x']);
+        place.file("good.wasm", &bytes);
+        let _ = std::fs::remove_file(place.path().join("good.wasm.sig"));
+        if let Some(key) = key {
+            good(place.maddock(&["plugin", "sign", "good.wasm", "--key", key]));
+        }
+    };
+    version(Some("ours"));
+    good(place.maddock(&["plugin", "install", "good.wasm"]));
+    version(Some("ours"));
+    good(place.maddock(&["plugin", "update"]));
+    version(Some("others"));
+    let said = place.maddock(&["plugin", "update"]);
+    assert!(said.stderr.contains("and the installed version by RW"), "{}", said.stderr);
+    refused(said, 5, "not agreed to, and nothing was installed");
+    version(None);
+    refused(place.maddock(&["plugin", "update"]), 5, "is signed by nobody who is trusted");
+    good(place.maddock(&["plugin", "update", "--accept-requests"]));
+    // From nobody to somebody is no loss.
+    version(Some("others"));
+    good(place.maddock(&["plugin", "update"]));
 }
 
 #[test]
@@ -137,7 +175,7 @@ fn a_built_in_plugin_is_replaced_by_a_line_of_the_lock_and_by_nothing_else() {
     let place = Place::new();
     place.file("mine.wasm", &good_launcher("launchers"));
     let said = good(place.maddock(&["plugin", "install", "mine.wasm"]));
-    assert!(said.contains("is not used until a project's lock file says so"), "{said}");
+    assert!(said.contains("bears the name of a built-in plugin and is not used until"), "{said}");
     assert_eq!(names(&place, &[]), [""; 0]);
     good(place.maddock(&["plugin", "lock"]));
     assert_eq!(names(&place, &[]), [""; 0], "a pin is no override");
@@ -216,6 +254,34 @@ fn a_bundle_brings_plugins_and_signatures_and_trusts_itself_in_nothing() {
     changed[at] ^= 1;
     to.file("changed.tar", &changed);
     refused(to.maddock(&["plugin", "install", "changed.tar"]), 1, "was changed");
+}
+
+#[test]
+fn the_cache_serves_many_at_once_and_is_pruned_of_what_nobody_needs() {
+    let place = Place::new();
+    place.file("good.wasm", &good_launcher("good"));
+    place.file("other.wasm", &good_launcher("other"));
+    let compiled = || {
+        let entries = std::fs::read_dir(place.path().join(".cache/maddock/components")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".cwasm")).count()
+    };
+    std::thread::scope(|scope| {
+        let inspect = || place.maddock(&["plugin", "inspect", "./good.wasm"]);
+        let running: Vec<_> = (0..6).map(|_| scope.spawn(inspect)).collect();
+        good(place.maddock(&["plugin", "prune", "--all"]));
+        running.into_iter().for_each(|one| drop(good(one.join().unwrap())));
+    });
+    good(place.maddock(&["plugin", "install", "good.wasm", "other.wasm"]));
+    assert_eq!(compiled(), 2);
+    good(place.maddock(&["plugin", "prune"]));
+    assert_eq!(compiled(), 2);
+    good(place.maddock(&["plugin", "remove", "other"]));
+    assert!(good(place.maddock(&["plugin", "prune"])).starts_with("removed 2 files"));
+    assert_eq!(compiled(), 1);
+    assert!(good(place.maddock(&["plugin", "prune", "--all"])).starts_with("removed 2 files"));
+    assert_eq!(compiled(), 0);
+    good(place.maddock(&["plugin", "inspect", "good"]));
 }
 
 #[test]

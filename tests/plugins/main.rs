@@ -14,4 +14,6 @@ mod loading;
 mod manifests;
 mod place;
 mod refusals;
+mod registry;
+mod signers;
 mod stderr;

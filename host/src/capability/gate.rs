@@ -68,6 +68,8 @@ pub struct Identity {
     pub digest: String,
     /// Whether the component is part of this binary.
     pub built_in: bool,
+    /// The trusted public key whose signature of these bytes was verified.
+    pub signer: Option<String>,
 }
 
 /// Leave to do one host call. Made by [`Gate::permit`] alone; recorded in the trace when it ends.

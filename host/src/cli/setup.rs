@@ -16,6 +16,7 @@ use crate::capability::trace::Trace;
 use crate::capability::{Clusters, Queue};
 use crate::plugin::catalog::{Catalog, Outside};
 use crate::plugin::package::lock::Lock;
+use crate::plugin::package::signature;
 use crate::plugin::package::store::Store;
 use crate::plugin::{Environment, PluginError, Plugins, RunContext, Session};
 
@@ -44,7 +45,9 @@ fn catalog(given: &Given, project: &Path, environment: &Environment) -> Result<C
     let store = Store::of(environment);
     let installed = store.map(|store| store.read().map(|installed| (store, installed))).transpose()?;
     let lock = Lock::read(project)?;
-    Catalog::with(&Outside { installed, lock, locked: given.locked, files: &given.plugins })
+    let outsiders = !given.plugins.is_empty() || installed.as_ref().is_some_and(|(_, plugins)| !plugins.is_empty());
+    let keys = if outsiders { signature::trusted(environment)? } else { Vec::new() };
+    Catalog::with(&Outside { installed, lock, locked: given.locked, files: &given.plugins, keys: keys.into() })
 }
 
 /// Plugins and where they work.

@@ -1,7 +1,8 @@
 //! The private cache of compiled components.
 //!
 //! A compiled component is native code that the engine trusts, so only a directory that belongs to this user alone, on a
-//! local file system, is ever used; otherwise components are compiled in memory each time.
+//! local file system, is ever used; otherwise components are compiled in memory each time. Whoever knows a network file
+//! system to be as private as a disk says so by `MADDOCK_CACHE_ON_NETWORK=1`.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::Write;
@@ -55,6 +56,7 @@ impl Cache {
             environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute()).map(|path| path.join(rest))
         };
         let user = rustix::process::geteuid().as_raw();
+        let on_network = environment.get("MADDOCK_CACHE_ON_NETWORK") == Some("1");
         let candidates = match under("MADDOCK_CACHE_DIR", "") {
             Some(directory) => vec![directory],
             None => [under("XDG_CACHE_HOME", "maddock"), under("HOME", ".cache/maddock")]
@@ -66,7 +68,7 @@ impl Cache {
         candidates
             .into_iter()
             .map(|directory| directory.join("components"))
-            .find(|directory| usable(directory, user))
+            .find(|directory| usable(directory, user) && (on_network || is_local(directory)))
             .map(|directory| Self { directory })
     }
 
@@ -148,27 +150,26 @@ fn usable(directory: &Path, user: u32) -> bool {
     let private = |path: &Path| {
         fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0)
     };
-    // Whoever may write to the directory around it may put another in its place.
+    // Whoever may rename what is in the directory above could put another in its place.
     let kept = |path: &Path| {
-        fs::metadata(path).is_ok_and(|meta| {
-            let theirs = meta.mode() & 0o022 == 0 || meta.mode() & 0o1000 != 0;
-            meta.is_dir() && (meta.uid() == user || meta.uid() == 0) && theirs
-        })
+        let trusted = |meta: fs::Metadata| {
+            (meta.uid() == user || meta.uid() == 0) && (meta.mode() & 0o022 == 0 || meta.mode() & 0o1000 != 0)
+        };
+        path.parent().is_some_and(|parent| fs::metadata(parent).is_ok_and(trusted))
     };
-    if DirBuilder::new().recursive(true).mode(0o700).create(directory).is_err()
-        || !private(directory)
-        || !directory.parent().is_some_and(kept)
-    {
-        return false;
-    }
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).is_ok() && private(directory) && kept(directory)
+}
+
+/// Whether a directory is on a file system of this machine; one that does not tell is not.
+fn is_local(directory: &Path) -> bool {
     let Ok(opened) = File::open(directory) else { return false };
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "the kernel's magic numbers have 32 bits"
     )]
-    let is_network = rustix::fs::fstatfs(&opened).map_or(true, |stat| NETWORK.contains(&(stat.f_type as u32)));
-    !is_network
+    let kind = rustix::fs::fstatfs(&opened).map(|stat| stat.f_type as u32);
+    kind.is_ok_and(|kind| !NETWORK.contains(&kind))
 }
 
 #[cfg(test)]
@@ -183,6 +184,30 @@ mod tests {
         assert!(Cache::open(&environment).is_some());
         fs::set_permissions(place.path().join("c/components"), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Cache::open(&environment).is_none());
+    }
+
+    #[test]
+    fn a_directory_in_one_that_others_may_change_is_not_used() {
+        let place = tempfile::tempdir().unwrap();
+        let environment: Environment =
+            [("MADDOCK_CACHE_DIR".to_owned(), place.path().join("c").display().to_string())].into_iter().collect();
+        assert!(Cache::open(&environment).is_some());
+        fs::set_permissions(place.path().join("c"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(Cache::open(&environment).is_none());
+        // As `/tmp` is: others may add to it, and not rename what is ours.
+        fs::set_permissions(place.path().join("c"), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(Cache::open(&environment).is_some());
+    }
+
+    #[test]
+    fn network_file_systems_are_known_by_their_numbers() {
+        // NFS, CIFS, Lustre, Ceph, FUSE; ext4, tmpfs, overlay, btrfs, xfs.
+        for kind in [0x6969, 0xff53_4d42, 0x0bd0_0bd0, 0x00c3_6400, 0x6573_5546] {
+            assert!(NETWORK.contains(&kind), "{kind:x}");
+        }
+        for kind in [0xef53, 0x0102_1994, 0x794c_7630, 0x9123_683e, 0x5846_5342] {
+            assert!(!NETWORK.contains(&kind), "{kind:x}");
+        }
     }
 
     fn cache(place: &tempfile::TempDir) -> Cache {

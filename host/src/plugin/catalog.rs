@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::error::PluginError;
 use super::manifest::{Kind, Manifest};
 use super::package::lock::{self, Lock, Override};
+use super::package::signature::{self, Signed, TrustedKey};
 use super::package::store::{Installed, Store};
 use super::package::{PackageError, digest_of};
 use crate::capability::gate::Identity;
@@ -69,9 +70,87 @@ pub struct Entry {
     pub identity: Arc<Identity>,
     /// Its bytes.
     pub source: Source,
+    /// The keys whose signatures count.
+    keys: Arc<[TrustedKey]>,
+    /// Who must have signed it, as the lock says.
+    pinned: Option<String>,
+    /// With the signer, once that was asked for.
+    verified: Arc<OnceLock<Arc<Identity>>>,
 }
 
 impl Entry {
+    fn new(manifest: Manifest, digest: String, built_in: bool, source: Source) -> Self {
+        let identity = Identity { name: manifest.name.clone(), digest, built_in, signer: None };
+        Self {
+            manifest: Arc::new(manifest),
+            identity: Arc::new(identity),
+            source,
+            keys: Arc::default(),
+            pinned: None,
+            verified: Arc::default(),
+        }
+    }
+
+    /// The same, where the signatures of these keys count.
+    #[must_use]
+    pub fn trusting(self, keys: Arc<[TrustedKey]>) -> Self {
+        Self { keys, verified: Arc::default(), ..self }
+    }
+
+    /// What is known of who made it: the signature is compared with the bytes, now. Where no key is trusted there is nothing
+    /// to compare.
+    ///
+    /// # Errors
+    /// The component or the signature cannot be read.
+    pub fn signed(&self) -> Result<Signed, PluginError> {
+        let text = match &self.source {
+            Source::Embedded(_) => None,
+            _ if self.keys.is_empty() => None,
+            Source::File(path, _) => signature::beside(path)?,
+            Source::Store(stored) => stored.signature()?,
+        };
+        match text {
+            None => Ok(Signed::Not),
+            Some(text) => Ok(signature::check(self.bytes()?, Some(&text), &self.keys)),
+        }
+    }
+
+    /// Who asks at the gate: the identity, and who has signed the bytes. Found out once.
+    ///
+    /// # Errors
+    /// It cannot be read, its signature is wrong, or it is signed by another than the lock says.
+    pub fn who(&self) -> Result<Arc<Identity>, PluginError> {
+        if let Some(who) = self.verified.get() {
+            return Ok(who.clone());
+        }
+        let signed = self.signed()?;
+        if let Signed::Wrong(why) = &signed {
+            return Err(PackageError::new(format!("`{}`: {why}", self.place()))
+                .hint("the file is not the one that was signed: get it again, or remove the signature")
+                .into());
+        }
+        if let Some(pinned) = &self.pinned
+            && signed.signer() != Some(pinned)
+        {
+            return Err(PackageError::new(format!(
+                "{} says that `{}` is signed by {pinned}, and no such signature of a trusted key is here ({})",
+                lock::NAME,
+                self.identity.name,
+                signed.words()
+            ))
+            .hint("trust that key by `maddock plugin trust KEY`, or install the plugin again, with its signature")
+            .into());
+        }
+        let who = match signed.signer() {
+            None => self.identity.clone(),
+            Some(signer) => {
+                let signer = Some(signer.to_owned());
+                Arc::new(Identity { signer, ..Identity::clone(&self.identity) })
+            }
+        };
+        Ok(self.verified.get_or_init(|| who).clone())
+    }
+
     /// The component.
     ///
     /// # Errors
@@ -127,12 +206,8 @@ impl Entry {
     pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, PluginError> {
         let plugin = path.display().to_string();
         let manifest = Manifest::of_component(&bytes).map_err(|message| PluginError::Manifest { plugin, message })?;
-        let identity = Identity { name: manifest.name.clone(), digest: digest_of(&bytes), built_in: false };
-        Ok(Self {
-            manifest: Arc::new(manifest),
-            identity: Arc::new(identity),
-            source: Source::File(path.to_owned(), bytes.into()),
-        })
+        let digest = digest_of(&bytes);
+        Ok(Self::new(manifest, digest, false, Source::File(path.to_owned(), bytes.into())))
     }
 
     /// One of the store's plugins.
@@ -142,9 +217,8 @@ impl Entry {
     pub fn of_store(store: &Store, installed: &Installed) -> Result<Self, PluginError> {
         let malformed = |message| PluginError::Manifest { plugin: installed.manifest.name.clone(), message };
         let manifest = installed.manifest.clone().checked().map_err(malformed)?;
-        let identity = Identity { name: manifest.name.clone(), digest: installed.digest.clone(), built_in: false };
         let stored = Stored { store: store.clone(), installed: installed.clone(), bytes: OnceLock::new() };
-        Ok(Self { manifest: Arc::new(manifest), identity: Arc::new(identity), source: Source::Store(Arc::new(stored)) })
+        Ok(Self::new(manifest, installed.digest.clone(), false, Source::Store(Arc::new(stored))))
     }
 }
 
@@ -159,6 +233,8 @@ pub struct Outside<'a> {
     pub locked: bool,
     /// Component files that the command line names.
     pub files: &'a [PathBuf],
+    /// The keys whose signatures count.
+    pub keys: Arc<[TrustedKey]>,
 }
 
 /// All plugins of this invocation.
@@ -200,10 +276,11 @@ impl Catalog {
                 return Err(taken(file, &entry.identity.name));
             }
             check_locked(outside.locked, lock, &entry)?;
-            files.push(entry);
+            files.push(pinned(entry, lock));
         }
         let mut others = installed(outside, lock, &files)?;
         others.extend(files);
+        let others: Vec<Entry> = others.into_iter().map(|entry| entry.trusting(outside.keys.clone())).collect();
         let mut entries = embedded()?;
         for line in &lock.overrides {
             put_in_place(&mut entries, &others, line)?;
@@ -265,12 +342,7 @@ fn embedded() -> Result<Vec<Entry>, PluginError> {
         let plugin = embedded.name.to_owned();
         let manifest =
             Manifest::parse(embedded.manifest).map_err(|message| PluginError::Manifest { plugin, message })?;
-        let identity = Identity { name: manifest.name.clone(), digest: embedded.digest.to_owned(), built_in: true };
-        entries.push(Entry {
-            manifest: Arc::new(manifest),
-            identity: Arc::new(identity),
-            source: Source::Embedded(embedded.component),
-        });
+        entries.push(Entry::new(manifest, embedded.digest.to_owned(), true, Source::Embedded(embedded.component)));
     }
     Ok(entries)
 }
@@ -308,15 +380,14 @@ fn installed(outside: &Outside<'_>, lock: &Lock, files: &[Entry]) -> Result<Vec<
     // From the newest to the oldest, so that the first of a name is the one.
     for plugin in plugins.iter().rev() {
         let name = &plugin.manifest.name;
-        let pinned = lock.pin(name);
-        let meant = match pinned {
+        let meant = match lock.pin(name) {
             Some(pin) => pin.digest == plugin.digest,
             None => !outside.locked,
         };
         if !meant || by_file(name) || entries.iter().any(|entry| entry.identity.name == *name) {
             continue;
         }
-        if let Some(pin) = pinned
+        if let Some(pin) = lock.pin(name)
             && pin.signer.is_some()
             && pin.signer != plugin.signer
         {
@@ -326,13 +397,19 @@ fn installed(outside: &Outside<'_>, lock: &Lock, files: &[Entry]) -> Result<Vec<
                 pin.signer.as_deref().unwrap_or("nobody"),
                 plugin.signer.as_deref().unwrap_or("nobody"),
             ))
-            .hint("pin that key by `maddock plugin trust KEY` and install the plugin again, with its signature")
+            .hint("trust that key by `maddock plugin trust KEY` and install the plugin again, with its signature")
             .into());
         }
-        entries.push(Entry::of_store(store, plugin)?);
+        entries.push(pinned(Entry::of_store(store, plugin)?, lock));
     }
     entries.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
     Ok(entries)
+}
+
+/// A component with the signer that the lock has for its digest.
+fn pinned(entry: Entry, lock: &Lock) -> Entry {
+    let pin = lock.pins.iter().find(|pin| pin.digest == entry.identity.digest);
+    Entry { pinned: pin.and_then(|pin| pin.signer.clone()), ..entry }
 }
 
 fn check_locked(locked: bool, lock: &Lock, entry: &Entry) -> Result<(), PluginError> {

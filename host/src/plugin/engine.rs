@@ -81,13 +81,10 @@ impl Engine {
         api::slurm::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::kube::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
         api::secrets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        let mut hasher = DefaultHasher::new();
-        // It has the target and the features of this processor in it: a home directory may be seen by several kinds.
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        let hash = key_of(&engine);
         let alive = Arc::new(());
         tick(engine.weak(), Arc::downgrade(&alive))?;
-        Ok(Self { engine, linker, cache: Cache::open(environment), hash: hasher.finish(), _alive: alive })
+        Ok(Self { engine, linker, cache: Cache::open(environment), hash, _alive: alive })
     }
 
     /// Compiles (or takes from the cache) and links one plugin.
@@ -96,6 +93,7 @@ impl Engine {
     /// Not a component, or one that imports what this host does not offer.
     pub fn load(&self, entry: &Entry) -> Result<Loaded, PluginError> {
         let plugin = &entry.identity.name;
+        let identity = entry.who()?;
         let component = self.compiled(entry)?;
         self.check_imports(plugin, &component)?;
         self.check_exports(plugin, entry.manifest.kind, &component)?;
@@ -103,7 +101,7 @@ impl Engine {
             plugin: plugin.clone(),
             message: format!("it does not fit this host's interface: {error:#}"),
         })?;
-        Ok(Loaded { identity: entry.identity.clone(), manifest: entry.manifest.clone(), pre })
+        Ok(Loaded { identity, manifest: entry.manifest.clone(), pre })
     }
 
     /// Links a plugin to a host made of a script, for the conformance suite.
@@ -222,6 +220,15 @@ impl Engine {
     }
 }
 
+/// What compiled code depends on besides what was compiled: the engine and its settings, the target, and the features of
+/// this processor; a home directory may be seen by several kinds.
+fn key_of(engine: &wasmtime::Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Advances the epoch for as long as the engine lives.
 fn tick(engine: EngineWeak, alive: Weak<()>) -> std::io::Result<()> {
     std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || {
@@ -232,4 +239,45 @@ fn tick(engine: EngineWeak, alive: Weak<()>) -> std::io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::catalog::Catalog;
+    use crate::plugin::package::digest_of;
+
+    #[test]
+    fn compiled_code_is_keyed_by_the_engines_settings_and_the_processor() {
+        let config = || {
+            let mut config = Config::new();
+            config.epoch_interruption(true);
+            config
+        };
+        let key = |config: &Config| key_of(&wasmtime::Engine::new(config).unwrap());
+        let ours = key(&config());
+        assert_eq!(ours, key(&config()));
+        assert_ne!(ours, key(config().epoch_interruption(false)));
+        // The target by name has none of the features that this processor has beyond the least.
+        let least = if cfg!(target_arch = "x86_64") { "x86_64-unknown-linux-gnu" } else { "aarch64-unknown-linux-gnu" };
+        assert_ne!(ours, key(config().target(least).unwrap()));
+    }
+
+    #[test]
+    fn what_is_in_the_cache_and_is_no_code_of_this_engine_is_compiled_again() {
+        let place = tempfile::tempdir().unwrap();
+        let environment: Environment =
+            [("MADDOCK_CACHE_DIR".to_owned(), place.path().display().to_string())].into_iter().collect();
+        let engine = Engine::new(&environment).unwrap();
+        let catalog = Catalog::new(&[]).unwrap();
+        let entry = catalog.entries().iter().find(|entry| entry.identity.name == "report-csv").unwrap();
+        engine.load(entry).unwrap();
+        let stem = Cache::stem(&entry.identity.digest, engine.hash);
+        let cache = engine.cache.as_ref().unwrap();
+        let good = cache.read(&stem).unwrap();
+        // Its sum is right, as if another engine had written it.
+        cache.store(&stem, b"\x7fELF and nothing else").unwrap();
+        engine.load(entry).unwrap();
+        assert_eq!(digest_of(&cache.read(&stem).unwrap()), digest_of(&good));
+    }
 }

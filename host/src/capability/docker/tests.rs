@@ -86,7 +86,8 @@ impl Bench {
             trace: Trace::to_file(&root.join("trace.jsonl"), &run).unwrap(),
             lifelines: Default::default(),
         };
-        let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
+        let identity =
+            Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
         let (sender, events) = mpsc::channel(256);
         let state =
             State::new(Arc::new(identity), Arc::new(context), Some("job-1".to_owned()), sender, Ceilings::default());

@@ -26,7 +26,7 @@ pub(super) const DIRECTORY: &str = "maddock.directory";
 pub(super) const KEPT: &str = "maddock.keep-alive";
 
 fn gate(context: &RunContext) -> Gate {
-    let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true };
+    let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true, signer: None };
     Gate::new(context.policy.clone(), context.trace.clone(), Arc::new(identity))
 }
 

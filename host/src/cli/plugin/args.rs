@@ -26,7 +26,7 @@ pub enum PluginAction {
     },
     /// Install plugins for this user; grants them nothing
     Install {
-        /// A component file, a directory of them, or a bundle
+        /// A component file, a directory of them, a bundle, or `oci://REGISTRY/REPO:TAG[@DIGEST]`
         #[arg(required = true, value_name = "SOURCE")]
         sources: Vec<String>,
         /// What they may be and what is done with them.
@@ -120,6 +120,18 @@ pub enum PluginAction {
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
+    /// Put a component and the signature beside it into an OCI registry
+    Push {
+        /// The component
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Where to: `oci://REGISTRY/REPO:TAG`
+        #[arg(value_name = "PLACE")]
+        place: String,
+        /// Speak to a registry that is not on this machine without TLS
+        #[arg(long)]
+        plain_http: bool,
+    },
     /// Pack installed plugins, signatures, public keys, policy and lock into one file for a site without network
     Bundle {
         /// The file to write
@@ -176,7 +188,7 @@ pub enum PluginAction {
 /// How plugins are taken in.
 #[derive(Debug, clap::Args)]
 pub struct Consent {
-    /// Agree to requests that are wider than those of the version that was installed before
+    /// Agree to wider requests than those of the version that was installed before, or to another signer
     #[arg(long)]
     pub accept_requests: bool,
     /// Write what they ask for into this user's policy file
@@ -188,6 +200,9 @@ pub struct Consent {
     /// Pin them in `maddock.lock` of the working directory
     #[arg(long)]
     pub lock: bool,
+    /// Speak to a registry that is not on this machine without TLS
+    #[arg(long)]
+    pub plain_http: bool,
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

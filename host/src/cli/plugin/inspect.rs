@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::install::because;
 use super::{failed, named};
 use crate::capability::events::printable;
 use crate::cli::args::{Common, Format};
@@ -82,9 +83,11 @@ fn describe(entry: &Entry) -> serde_json::Value {
 
 /// What the policy in force says of each request.
 pub fn judge(setup: &Setup, entry: &Entry) -> Result<Vec<Judged>, Failure> {
+    // Whoever has a wrong signature is told so elsewhere, and is judged as somebody without one.
+    let who = entry.who().unwrap_or_else(|_| entry.identity.clone());
     let load =
         |roots| setup.policy(roots).map_err(|failure| crate::plugin::package::PackageError::new(failure.message));
-    grants::judge(&entry.identity, &entry.manifest, load).map_err(|error| failed(&error))
+    grants::judge(&who, &entry.manifest, load).map_err(|error| failed(&error))
 }
 
 /// Who signed a plugin.
@@ -158,7 +161,7 @@ fn print(entry: &Entry, imports: &[String], judged: &[Judged], signed: Option<&S
                 println!("      {}: {}", printable(name), printable(value));
             }
         }
-        println!("      because: {}", printable(&request.reason));
+        because(&request.reason).iter().for_each(|line| println!("{line}"));
         match judged {
             Judged::Allowed(rules) => println!("      policy: {} ({})", palette.good("allowed"), rules.join(", ")),
             Judged::Refused(why) => println!("      policy: {} ({})", palette.warn("not allowed"), printable(why)),

@@ -18,7 +18,8 @@ use crate::plugin::catalog::{Catalog, Entry};
 use crate::plugin::manifest::Request;
 use crate::plugin::package::bundle::{self, Bundle};
 use crate::plugin::package::grants;
-use crate::plugin::package::lock::{Lock, Pin};
+use crate::plugin::package::lock::{self, Lock, Pin};
+use crate::plugin::package::registry::{self, Place};
 use crate::plugin::package::signature::{self, Signed};
 use crate::plugin::package::source::{self, Candidate};
 use crate::plugin::package::store::{Arrival, Installed, is_meant};
@@ -27,10 +28,10 @@ use crate::plugin::package::store::{Arrival, Installed, is_meant};
 ///
 /// # Errors
 /// A source that cannot be read, is no plugin, or is not signed as asked: exit 1; wider requests without consent: exit 5.
-pub fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
+pub async fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
     let mut candidates = Vec::new();
     for source in sources {
-        candidates.extend(read(source)?);
+        candidates.extend(read(source, consent).await?);
     }
     take_in(candidates, consent, common)
 }
@@ -39,12 +40,15 @@ pub fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcom
 ///
 /// # Errors
 /// As [`install`].
-pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
+pub async fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     let (store, _) = store()?;
     let plugins = store.read().map_err(|error| failed(&error))?;
     let mut sources: Vec<String> = Vec::new();
     for plugin in plugins.iter().filter(|plugin| names.is_empty() || names.iter().any(|name| is_meant(plugin, name))) {
-        let source = plugin.source.clone();
+        let source = match Place::parse(&plugin.source) {
+            Ok(place) => place.newer().to_string(),
+            Err(_) => plugin.source.clone(),
+        };
         if !sources.contains(&source) {
             sources.push(source);
         }
@@ -55,7 +59,7 @@ pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     }
     let mut candidates = Vec::new();
     for source in &sources {
-        let found = read(source)?;
+        let found = read(source, consent).await?;
         candidates.extend(found.into_iter().filter(|candidate| {
             let digest = crate::plugin::package::digest_of(&candidate.bytes);
             !plugins.iter().any(|plugin| plugin.digest == digest)
@@ -68,12 +72,13 @@ pub fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     take_in(candidates, consent, common)
 }
 
-fn read(source: &str) -> Result<Vec<Candidate>, Failure> {
-    let path = Path::new(source);
-    if source.starts_with("oci://") {
-        return Err(Failure::new(Exit::Failure, "plugins cannot be had from a registry in this version")
-            .hint("get the component file by another tool, such as `oras pull`, and install that"));
+async fn read(source: &str, consent: &Consent) -> Result<Vec<Candidate>, Failure> {
+    if source.starts_with(registry::SCHEME) {
+        let place = Place::parse(source).map_err(|error| failed(&error))?;
+        let candidate = registry::pull(&place, consent.plain_http).await.map_err(|error| failed(&error))?;
+        return Ok(vec![candidate]);
     }
+    let path = Path::new(source);
     let found = if path.is_dir() {
         source::of_directory(path)
     } else if path.is_file() && bundle::is_tar(path).map_err(|error| failed(&error))? {
@@ -110,29 +115,40 @@ fn take_in(candidates: Vec<Candidate>, consent: &Consent, common: &Common) -> Ou
         check(&setup, &arrival, &signed, &arrivals, consent)?;
         arrivals.push((arrival, signed));
     }
-    let wider: Vec<(&Arrival, Vec<Request>)> = arrivals
-        .iter()
-        .filter_map(|(arrival, _)| {
-            let before = before(&plugins, &arrival.installed)?;
-            let wider = grants::widened(&before.manifest, &arrival.installed.manifest);
-            (!wider.is_empty()).then_some((arrival, wider))
-        })
-        .collect();
+    let wider: Vec<Wider<'_>> = arrivals.iter().filter_map(|(arrival, _)| wider(&plugins, arrival)).collect();
     agree(&wider, consent)?;
     let writes: Vec<Arrival> = arrivals.iter().map(|(arrival, _)| arrival.clone()).collect();
+    let project = project()?;
+    let mut lock = Lock::read(&project).map_err(|error| failed(&error))?;
     store.add(&writes).map_err(|error| failed(&error))?;
     if consent.lock {
-        let project = project()?;
-        let mut lock = Lock::read(&project).map_err(|error| failed(&error))?.unwrap_or_default();
+        let lock = lock.get_or_insert_default();
         arrivals.iter().for_each(|(arrival, _)| lock.put(Pin::of(&arrival.installed)));
         lock.write(&project).map_err(|error| failed(&error))?;
     }
-    say(&arrivals, consent, common.format, &environment)
+    say(&arrivals, lock.as_ref(), consent, common.format, &environment)
 }
 
 /// The version that counted so far.
 fn before<'a>(plugins: &'a [Installed], arrival: &Installed) -> Option<&'a Installed> {
     plugins.iter().rev().find(|plugin| plugin.manifest.name == arrival.manifest.name)
+}
+
+/// What a new version has more than the one before.
+struct Wider<'a> {
+    arrival: &'a Arrival,
+    requests: Vec<Request>,
+    /// Who signed the one before, where that is somebody else now, or nobody.
+    signer: Option<&'a str>,
+}
+
+fn wider<'a>(plugins: &'a [Installed], arrival: &'a Arrival) -> Option<Wider<'a>> {
+    let after = &arrival.installed;
+    let before = before(plugins, after)?;
+    let requests = grants::widened(&before.manifest, &after.manifest);
+    let changed = before.digest != after.digest && before.signer != after.signer;
+    let signer = before.signer.as_deref().filter(|_| changed);
+    (!requests.is_empty() || signer.is_some()).then_some(Wider { arrival, requests, signer })
 }
 
 /// It fits this host, is signed as asked for, and is compiled now rather than in the middle of a run.
@@ -161,26 +177,36 @@ fn check(
         .map_err(|error| Failure::of_plugin(Exit::Failure, &error))
 }
 
-/// Wider requests need somebody's consent. Nothing is asked where nobody sits at a terminal.
-fn agree(wider: &[(&Arrival, Vec<Request>)], consent: &Consent) -> Result<(), Failure> {
+/// Wider requests and another signer need somebody's consent. Nothing is asked where nobody sits at a terminal.
+fn agree(wider: &[Wider<'_>], consent: &Consent) -> Result<(), Failure> {
     if wider.is_empty() {
         return Ok(());
     }
-    for (arrival, requests) in wider {
+    for Wider { arrival, requests, signer } in wider {
         let manifest = &arrival.installed.manifest;
-        eprintln!("{} {} asks for more than the installed version:", manifest.name, printable(&manifest.version));
+        let title = format!("{} {}", manifest.name, printable(&manifest.version));
+        if let Some(signer) = signer {
+            eprintln!(
+                "{title} is signed by {},",
+                arrival.installed.signer.as_deref().unwrap_or("nobody who is trusted")
+            );
+            eprintln!("  and the installed version by {signer}");
+        }
+        if !requests.is_empty() {
+            eprintln!("{title} asks for more than the installed version:");
+        }
         for request in requests {
             eprintln!("  {}", printable(&request.calls.join(", ")));
             for (name, values) in &request.scope {
                 eprintln!("      {}: {}", printable(name), printable(&values.join(", ")));
             }
-            eprintln!("      because: {}", printable(&request.reason));
+            because(&request.reason).iter().for_each(|line| eprintln!("{line}"));
         }
     }
     if consent.accept_requests {
         return Ok(());
     }
-    let refused = Failure::new(Exit::Refused, "these requests were not agreed to, and nothing was installed")
+    let refused = Failure::new(Exit::Refused, "this was not agreed to, and nothing was installed")
         .hint("agree by `--accept-requests`; policy still decides what is allowed");
     if !std::io::stdin().is_terminal() {
         return Err(refused);
@@ -193,6 +219,7 @@ fn agree(wider: &[(&Arrival, Vec<Request>)], consent: &Consent) -> Result<(), Fa
 
 fn say(
     arrivals: &[(Arrival, Signed)],
+    lock: Option<&Lock>,
     consent: &Consent,
     format: Format,
     environment: &crate::plugin::Environment,
@@ -237,10 +264,17 @@ fn say(
         );
         println!("  digest  {}", installed.digest);
         println!("  signed  {}", printable(&signed.words()));
-        if Catalog::is_built_in(&manifest.name) {
-            let name = &manifest.name;
-            println!("  It bears the name of a built-in plugin and is not used until a project's lock file says so:");
-            println!("  maddock plugin lock {name} --override {name}={name}");
+        if installed.source.starts_with(registry::SCHEME) {
+            println!("  from    {}", printable(&installed.source));
+        }
+        let name = &manifest.name;
+        if Catalog::is_built_in(name) {
+            println!("  It bears the name of a built-in plugin and is not used until a project's lock");
+            println!("  file says so: maddock plugin lock {name} --override {name}={name}");
+        }
+        if let Some(pin) = lock.and_then(|lock| lock.pin(name)).filter(|pin| pin.digest != installed.digest) {
+            println!("  {} here pins {name} {}, which stays in use until", lock::NAME, printable(&pin.version));
+            println!("  maddock plugin lock {name}");
         }
     }
     if consent.grant {
@@ -257,10 +291,23 @@ fn say(
     if !lines.is_empty() {
         let place =
             grants::user_policy(environment).map_or("a policy file".to_owned(), |path| path.display().to_string());
-        println!("\nInstalling grants nothing. These lines in {place} would allow what is asked for");
-        println!("(`--grant` writes them):\n\n{}", printable_lines(lines.trim_end()));
+        println!("\nInstalling grants nothing. What is asked for would be allowed by these lines,");
+        println!("which `--grant` writes into {place}:");
+        println!("\n{}", printable_lines(lines.trim_end()));
+        let mut signers: Vec<&str> = arrivals.iter().filter_map(|(_, signed)| signed.signer()).collect();
+        signers.dedup();
+        for signer in signers {
+            println!("\nIn the place of `digest` this grants it to every version that the key signs:");
+            println!("signer = \"{signer}\"");
+        }
     }
     Ok(Exit::Success)
+}
+
+/// A plugin's reason, in lines for a terminal.
+pub fn because(reason: &str) -> Vec<String> {
+    let lines = grants::folded(&format!("because: {}", printable(reason)), 72);
+    lines.into_iter().map(|line| format!("      {line}")).collect()
 }
 
 fn printable_lines(text: &str) -> String {

@@ -8,6 +8,7 @@ mod install;
 mod installed;
 mod keys;
 mod project;
+mod push;
 
 use std::path::Path;
 
@@ -17,13 +18,20 @@ use super::failure::{Failure, Outcome};
 use super::setup::Setup;
 use crate::plugin::catalog::Entry;
 use crate::plugin::package::PackageError;
+use crate::plugin::package::signature;
 use crate::plugin::package::store::Store;
 use crate::plugin::{Environment, PluginError};
 
 /// Whether a command waits for something.
 #[must_use]
 pub fn waits(action: &PluginAction) -> bool {
-    matches!(action, PluginAction::Install { .. } | PluginAction::Update { .. } | PluginAction::Test { .. })
+    matches!(
+        action,
+        PluginAction::Install { .. }
+            | PluginAction::Update { .. }
+            | PluginAction::Test { .. }
+            | PluginAction::Push { .. }
+    )
 }
 
 /// Commands that wait for nothing.
@@ -50,7 +58,10 @@ pub fn run(action: &PluginAction) -> Outcome {
         PluginAction::Pack { file, manifest, output } => project::pack(file, manifest, output.as_deref()),
         PluginAction::Bundle { output, names, policy } => bundle::bundle(output, names, policy.as_deref()),
         // These wait.
-        PluginAction::Install { .. } | PluginAction::Update { .. } | PluginAction::Test { .. } => Ok(Exit::Success),
+        PluginAction::Install { .. }
+        | PluginAction::Update { .. }
+        | PluginAction::Test { .. }
+        | PluginAction::Push { .. } => Ok(Exit::Success),
     }
 }
 
@@ -60,9 +71,10 @@ pub fn run(action: &PluginAction) -> Outcome {
 /// A plugin that is not there or not usable: exit 1; requests without consent: exit 5; a failed check: exit 3.
 pub async fn wait(action: &PluginAction) -> Outcome {
     match action {
-        PluginAction::Install { sources, consent, common } => install::install(sources, consent, common),
-        PluginAction::Update { names, consent, common } => install::update(names, consent, common),
+        PluginAction::Install { sources, consent, common } => install::install(sources, consent, common).await,
+        PluginAction::Update { names, consent, common } => install::update(names, consent, common).await,
         PluginAction::Test { plugin, common } => conform::test(plugin, common).await,
+        PluginAction::Push { file, place, plain_http } => push::push(file, place, *plain_http).await,
         other => run(other),
     }
 }
@@ -93,7 +105,10 @@ fn named(setup: &Setup, plugin: &str) -> Result<Entry, Failure> {
     match named {
         Some(entry) => Ok(entry),
         None if Path::new(plugin).exists() => {
-            Entry::of_file(Path::new(plugin)).map_err(|error| Failure::of_plugin(Exit::Failure, &error))
+            let keys = signature::trusted(&setup.environment).map_err(|error| failed(&error))?;
+            Entry::of_file(Path::new(plugin))
+                .map(|entry| entry.trusting(keys.into()))
+                .map_err(|error| Failure::of_plugin(Exit::Failure, &error))
         }
         None => Err(Failure::new(Exit::Failure, format!("there is no plugin and no file `{plugin}`"))
             .hint("`maddock plugin list` shows the plugins that there are")),

@@ -13,6 +13,9 @@ use crate::plugin::manifest::{Manifest, Request};
 /// What stands for a wildcard where policy is asked about a pattern: no rule names it, so only a wildcard covers it.
 const ANYTHING: &str = "\u{1}any";
 
+/// Characters of a line of reasons.
+const WIDTH: usize = 76;
+
 /// Directories that requests speak of, where there is no run.
 const ROOTS: [(&str, &str); 4] =
     [("$tree", "/\u{1}tree"), ("$run", "/\u{1}run"), ("$output", "/\u{1}output"), ("$results", "/\u{1}results")];
@@ -31,7 +34,8 @@ pub enum Judged {
 pub fn lines(manifest: &Manifest, digest: &str) -> String {
     let mut text = String::new();
     for request in &manifest.requests {
-        text.push_str(&format!("# {} {}: {}\n", manifest.name, manifest.version, request.reason));
+        let why = format!("{} {}: {}", manifest.name, manifest.version, request.reason);
+        folded(&why, WIDTH).iter().for_each(|line| text.push_str(&format!("# {line}\n")));
         text.push_str("[[allow]]\n");
         text.push_str(&format!("plugin = {}\ndigest = {}\n", quoted(&manifest.name), quoted(digest)));
         text.push_str(&format!("calls = {}\n", list(&request.calls)));
@@ -41,6 +45,22 @@ pub fn lines(manifest: &Manifest, digest: &str) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A text in lines of so many characters, broken between words.
+#[must_use]
+pub fn folded(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn quoted(text: &str) -> String {
@@ -197,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_is_a_comment_whatever_is_in_it() {
+        let long = "word ".repeat(40) + "[[allow]] plugin = \\\"*\\\"";
+        let text = lines(&manifest(&format!(r#"[{{"calls":["files.read"],"reason":"{long}"}}]"#)), "sha256:0");
+        assert!(text.lines().all(|line| line.chars().count() < 80), "{text}");
+        let policy: toml::Table = toml::from_str(&text).unwrap();
+        assert_eq!(policy["allow"].as_array().unwrap().len(), 1, "{text}");
+    }
+
+    #[test]
     fn requests_widen_by_calls_and_by_values() {
         let before = manifest(READS);
         let wider = [
@@ -217,7 +246,7 @@ mod tests {
     fn a_request_is_judged_as_wide_as_it_is() {
         let rules =
             "schema = 1\n[[allow]]\nplugin = \"a\"\ncalls = [\"files.read\"]\nscope.path = [\"$run/*\", \"/etc/x\"]\n";
-        let identity = Identity { name: "a".to_owned(), digest: "sha256:0".to_owned(), built_in: true };
+        let identity = Identity { name: "a".to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
         let judged = |values: &str| {
             let requests = format!(r#"[{{"calls":["files.read"],"scope":{{"path":[{values}]}},"reason":""}}]"#);
             let load = |roots| Ok(Policy::of_text(roots, "p.toml", rules).unwrap());

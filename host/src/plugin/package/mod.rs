@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod grants;
 pub mod lock;
 pub mod project;
+pub mod registry;
 pub mod signature;
 pub mod source;
 pub mod store;

@@ -147,6 +147,12 @@ fn public_key(text: &str) -> std::result::Result<PublicKey, String> {
     .map_err(|error| error.to_string())
 }
 
+/// Whether a text is a public key, in the one form in which keys are written here.
+#[must_use]
+pub fn is_public_key(text: &str) -> bool {
+    PublicKey::from_base64(text).is_ok_and(|key| key.to_base64() == text)
+}
+
 /// The id as minisign writes it.
 fn id(number: &[u8]) -> String {
     number.iter().rev().map(|byte| format!("{byte:02X}")).collect()
