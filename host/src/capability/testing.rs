@@ -10,6 +10,7 @@ use super::gate::Identity;
 use super::policy::{Policy, Roots};
 use super::process::Lifelines;
 use super::secrets::SecretStore;
+use super::tape::Tape;
 use super::trace::Trace;
 use crate::plugin::{Ceilings, Environment, RunContext, State};
 
@@ -75,6 +76,6 @@ impl Setting {
         };
         let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
         let (events, _) = mpsc::channel(1);
-        Ok(State::new(Arc::new(identity), Arc::new(context), None, events, Ceilings::default()))
+        Ok(State::new(Arc::new(identity), Arc::new(context), None, events, Ceilings::default(), Tape::Off))
     }
 }

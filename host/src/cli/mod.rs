@@ -38,6 +38,7 @@ mod performance;
 mod plugin;
 mod policy;
 mod render;
+mod replay;
 mod report;
 
 mod run;
@@ -48,6 +49,7 @@ mod status;
 mod style;
 mod table;
 mod terminal;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -99,6 +101,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plugin { action } => plugin::run(&action),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Policy { action } => policy::run(&action),
+        Command::Trace { action } => trace::run(&action),
         command => waiting(command),
     };
     match outcome {
@@ -178,10 +181,12 @@ async fn called(command: Command) -> Outcome {
         Command::Cancel(arguments) => cancel::run(&arguments).await,
         Command::Attach(arguments) => attach::attach(&arguments).await,
         Command::Collect(arguments) => attach::collect(&arguments).await,
+        Command::Replay(arguments) => replay::run(&arguments).await,
         Command::Runs(_)
         | Command::Completions { .. }
         | Command::Plugin { .. }
         | Command::Policy { .. }
+        | Command::Trace { .. }
         | Command::Database { .. } => Ok(Exit::Success),
     }
 }
