@@ -115,3 +115,6 @@ impl<'a> Arguments<'a> {
 fn in_wit(function: &str) -> String {
     function.replace('_', "-")
 }
+
+#[cfg(test)]
+mod tests;

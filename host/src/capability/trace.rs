@@ -173,3 +173,20 @@ pub fn read(directory: &Path) -> std::io::Result<String> {
     // A line that was cut off by a kill may end in the middle of a character.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_that_grows_is_put_aside_once_and_says_what_went() {
+        let place = tempfile::tempdir().unwrap();
+        let mut pieces = Pieces::open(&place.path().join(FILE), 100).unwrap();
+        for number in 0..30 {
+            pieces.append(format!("{{\"line\": {number:010}}}\n").as_bytes()).unwrap();
+        }
+        let text = read(place.path()).unwrap();
+        assert!(text.len() < 300, "{text}");
+        assert!(text.ends_with("0000000029}\n") && text.contains("dropped"), "{text}");
+    }
+}

@@ -62,11 +62,15 @@ const RECORDING: &str = "MADDOCK_RECORDING";
 /// The bytes that the recording of a run may have; none: nothing is recorded.
 fn recording_limit(environment: &Environment) -> Result<Option<u64>, Failure> {
     let text = environment.get(RECORDING).unwrap_or_default();
-    let megabytes = || text.strip_suffix('M').and_then(|number| number.parse::<u64>().ok());
+    let bytes = || {
+        let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1_u64 << 30)];
+        let (number, unit) = units.into_iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))?;
+        Some(number.parse::<u64>().ok()?.saturating_mul(unit))
+    };
     match text {
         "" => Ok(Some(LIMIT)),
         "off" => Ok(None),
-        _ => megabytes().map(|number| Some(number.saturating_mul(1 << 20))).ok_or_else(|| {
+        _ => bytes().map(Some).ok_or_else(|| {
             Failure::new(Exit::Arguments, format!("the variable {RECORDING} is `{}`", text.escape_debug()))
                 .hint("it is `off`, or how large the recording of a run may be, such as `256M`")
         }),

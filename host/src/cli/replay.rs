@@ -339,7 +339,7 @@ fn told(call: &Replayed, divergence: &Divergence) -> Vec<String> {
     let recorded = &call.call;
     let job = recorded.job.as_deref().map(|job| format!(", job {job}")).unwrap_or_default();
     let place = match divergence.number {
-        Some(number) => format!("host call {number} of {}", recorded.host_calls.len()),
+        Some(number) => format!("host call {}", number.saturating_add(1)),
         None => "its end".to_owned(),
     };
     let mut lines = vec![printable(&format!("`{}` of {}{job}: {place}", recorded.function, recorded.plugin))];

@@ -174,7 +174,7 @@ fn show_bodies(directory: &RunDirectory, wanted: &Wanted, json: bool) -> Outcome
                     "answer": host.answer, "us": host.micros});
                 println!("{}", safe(&line));
             } else {
-                println!("  {} {} {}", host.number, host.function, took(host.micros));
+                println!("  {} {} {}", host.number.saturating_add(1), host.function, took(host.micros));
                 println!("    ask    {}", safe(&host.ask));
                 match &host.answer {
                     Some(answer) => println!("    answer {}", safe(answer)),

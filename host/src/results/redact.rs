@@ -107,6 +107,10 @@ impl Redactor {
             }
         }
         for value in self.values.iter().filter(|_| cut) {
+            if bytes.len() >= SHORTEST_PART && value.windows(bytes.len()).any(|part| part == bytes) {
+                covered.push(0..bytes.len());
+                break;
+            }
             let parts = (SHORTEST_PART..value.len().min(bytes.len().saturating_add(1))).rev();
             let mut at_start = parts.clone().filter(|length| bytes.starts_with(tail(value, *length)));
             let mut at_end = parts.filter(|length| value.get(..*length).is_some_and(|start| bytes.ends_with(start)));

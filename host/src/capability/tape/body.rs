@@ -380,6 +380,7 @@ mod tests {
         let writer = Writer::of_answers(&redactor);
         assert_eq!(writer.body(b"login hunter2-h".as_slice()).unwrap(), json!({TEXT: "login *********"}));
         assert_eq!(writer.body(b"unter2 done".as_slice()).unwrap(), json!({TEXT: "****** done"}));
+        assert_eq!(writer.body(b"ter2-hun".as_slice()).unwrap(), json!({TEXT: "********"}));
         assert_eq!(writer.body(b"r2 done, h".as_slice()).unwrap(), json!({TEXT: "r2 done, h"}));
     }
 
