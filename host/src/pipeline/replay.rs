@@ -124,7 +124,7 @@ struct Retold {
 
 impl Retold {
     /// Of the last attempt at the job; none where it never came to its target.
-    fn of(id: &str, calls: &mut Vec<Replayed>, interrupted: bool) -> Option<Self> {
+    fn of(id: &str, calls: &mut [Replayed], interrupted: bool) -> Option<Self> {
         let writer = |call: &Call| call.id.split('.').next().unwrap_or_default().to_owned();
         let is_of_job = |call: &Call| call.job.as_deref() == Some(id) && call.function.starts_with("target.");
         let last = calls.iter().rposition(|call| {
@@ -181,7 +181,7 @@ pub struct Records<'a> {
 ///
 /// # Errors
 /// Nothing can be written where temporary files go.
-pub async fn judge(records: &Records<'_>, calls: &mut Vec<Replayed>) -> std::io::Result<Option<JobReplay>> {
+pub async fn judge(records: &Records<'_>, calls: &mut [Replayed]) -> std::io::Result<Option<JobReplay>> {
     let (id, recorded) = (&records.job.id, records.recorded);
     // That somebody stopped it is nothing that a plugin says.
     let cancelled = recorded.pointer("/execution/state") == Some(&json!("cancelled"));
