@@ -15,6 +15,7 @@ pub mod probe;
 pub mod process;
 pub mod secrets;
 pub mod slurm;
+pub mod tape;
 #[doc(hidden)]
 pub mod testing;
 pub mod trace;

@@ -18,7 +18,7 @@ use super::setup::Given;
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 success, 1 failure, 2 build failed or usage, 3 a model failed, 4 arguments or context,\n\
-                  5 refused by policy, 6 regression, 130 interrupted"
+                  5 refused by policy, 6 regression, 7 a replay differs, 130 interrupted"
 )]
 pub struct Cli {
     /// What to do.
@@ -47,6 +47,15 @@ pub enum Command {
     Attach(Attach),
     /// Record those jobs of a run that have ended
     Collect(Collect),
+    /// Play a recorded run again, with no engine there, and compare
+    Replay(Replay),
+    /// Show what the plugins of a run asked for, and what came of it
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Trace {
+        /// What to show.
+        #[command(subcommand)]
+        action: TraceAction,
+    },
     /// Turn result files into reports
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Report {
@@ -367,6 +376,61 @@ pub struct Status {
     /// The rest.
     #[command(flatten)]
     pub later: Later,
+}
+
+/// `replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The run's id, the beginning of it, `last`, or its directory
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Only the calls for this job, by id or model; may be repeated
+    #[arg(long = "job", value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// `trace`
+#[derive(Debug, Subcommand)]
+pub enum TraceAction {
+    /// List the host calls of a run in the order of their ends
+    Show {
+        /// The run's id, the beginning of it, `last`, or its directory
+        #[arg(value_name = "RUN", default_value = "last")]
+        run: String,
+        /// Only those of this plugin
+        #[arg(long = "of", value_name = "NAME")]
+        plugin: Option<String>,
+        /// Only these, such as `docker.create-container` or `docker.*`
+        #[arg(long, value_name = "CALL")]
+        call: Option<String>,
+        /// Only those that policy refused
+        #[arg(long)]
+        denied: bool,
+        /// Requests and answers, from the run's recording
+        #[arg(long, conflicts_with = "denied")]
+        bodies: bool,
+        /// Print `text` for people or `json` for programs, a line each
+        #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+        format: Format,
+        /// The same as `--format json`
+        #[arg(long, conflicts_with = "format")]
+        json: bool,
+    },
+    /// Count and time the host calls of a run, by plugin and call
+    Stats {
+        /// The run's id, the beginning of it, `last`, or its directory
+        #[arg(value_name = "RUN", default_value = "last")]
+        run: String,
+        /// Print `text` for people or `json` for programs
+        #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+        format: Format,
+        /// The same as `--format json`
+        #[arg(long, conflicts_with = "format")]
+        json: bool,
+    },
 }
 
 /// `logs`

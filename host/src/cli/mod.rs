@@ -39,6 +39,7 @@ mod performance;
 mod plugin;
 mod policy;
 mod render;
+mod replay;
 mod report;
 
 mod run;
@@ -49,6 +50,7 @@ mod status;
 mod style;
 mod table;
 mod terminal;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -102,6 +104,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Node(arguments) => return node::main(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Policy { action } => policy::run(&action),
+        Command::Trace { action } => trace::run(&action),
         command => waiting(command),
     };
     match outcome {
@@ -182,9 +185,11 @@ async fn called(command: Command) -> Outcome {
         Command::Cancel(arguments) => cancel::run(&arguments).await,
         Command::Attach(arguments) => attach::attach(&arguments).await,
         Command::Collect(arguments) => attach::collect(&arguments).await,
+        Command::Replay(arguments) => replay::run(&arguments).await,
         Command::Runs(_)
         | Command::Completions { .. }
         | Command::Policy { .. }
+        | Command::Trace { .. }
         | Command::Database { .. }
         | Command::Node(_) => Ok(Exit::Success),
     }

@@ -323,8 +323,7 @@ fn suggestion(run: &Path) -> Outcome {
     let id = record.get("run").and_then(Value::as_str).unwrap_or_default().to_owned();
     let roots =
         Roots { tree: place("tree"), run: output.join(".maddock/runs").join(&id), output, results: PathBuf::new() };
-    let trace =
-        std::fs::read_to_string(directory.join("trace.jsonl")).map_err(|error| cannot("trace.jsonl", &error))?;
+    let trace = crate::capability::trace::read(&directory).map_err(|error| cannot("trace.jsonl", &error))?;
     let calls: Vec<Seen> = trace.lines().filter_map(suggest::seen).collect();
     if calls.is_empty() {
         return Err(Failure::new(Exit::Failure, "the trace of this run has no allowed call that this version knows"));

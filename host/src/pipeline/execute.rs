@@ -114,9 +114,7 @@ pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> s
     let resumed = matches!(begin, Begin::Resume(_));
     let earlier = if resumed { put_aside(order.log).await? } else { None };
     let mut log = tokio::fs::File::options().create(true).append(true).open(order.log).await?;
-    // By contract: tools that read these logs look for this line.
-    let limit = order.time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
-    log.write_all(format!("⏰ Setting timeout to {limit} seconds.\n").as_bytes()).await?;
+    log.write_all(heading(order.time_limit).as_bytes()).await?;
     let redactor = Redactor::new(order.secrets.iter().map(String::as_str));
     let pump = pump(receiver, log, redactor.clone(), order.id.to_owned(), order.events.clone(), order.nodes);
     let session = session.clone().telling(sender).for_job(order.id);
@@ -145,6 +143,13 @@ pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> s
         drop_shorter(order.log, &earlier).await;
     }
     Ok(executed)
+}
+
+/// The first line of a run log. By contract: tools that read these logs look for it.
+#[must_use]
+pub fn heading(time_limit: Option<u64>) -> String {
+    let limit = time_limit.map_or_else(|| "None".to_owned(), |seconds| seconds.to_string());
+    format!("⏰ Setting timeout to {limit} seconds.\n")
 }
 
 /// The log of an earlier process gives way to the one that is written now.

@@ -15,6 +15,7 @@ pub mod keeper;
 pub mod manifest;
 pub mod record;
 pub mod recorded;
+pub mod replay;
 pub mod resume;
 pub mod run;
 pub mod select;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use maddock_bindings::api;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{Config, EngineWeak};
 
 use super::cache::Cache;
@@ -17,6 +17,7 @@ use super::error::PluginError;
 use super::instance::State;
 use super::manifest::{INTERFACE, Kind, Manifest, PACKAGE};
 use crate::capability::gate::Identity;
+use crate::capability::tape::{HasTape, Taped};
 
 /// How often running plugins are looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -72,15 +73,15 @@ impl Engine {
         let engine = wasmtime::Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        api::types::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::events::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::docker::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::facts::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::files::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::process::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::slurm::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::kube::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-        api::secrets::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+        api::types::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::events::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::docker::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::facts::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::files::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::process::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::slurm::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::kube::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
+        api::secrets::add_to_linker::<_, HasTape>(&mut linker, |state| Taped(state))?;
         let hash = key_of(&engine);
         let alive = Arc::new(());
         tick(engine.weak(), Arc::downgrade(&alive))?;

@@ -14,7 +14,7 @@ mod meter;
 pub mod package;
 mod stderr;
 
-pub use calls::{Plugin, Session, accelerators, build, discover, jobs, launch, report};
+pub use calls::{Played, Plugin, Session, accelerators, build, discover, jobs, launch, report};
 pub use context::{Environment, RunContext};
 pub use engine::{Engine, Loaded};
 pub use error::PluginError;

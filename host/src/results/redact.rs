@@ -16,6 +16,9 @@ const MASK_TEXT: &str = "***";
 /// Lines of a value with several lines count as values of their own from this length: terminals change line ends.
 const SHORTEST_LINE: usize = 16;
 
+/// Shorter parts of a value at the edge of a piece of a stream say nothing.
+const SHORTEST_PART: usize = 3;
+
 /// Knows the values to replace. Cheap to clone. `Debug` shows how many there are.
 #[derive(Clone, Default)]
 pub struct Redactor {
@@ -91,6 +94,37 @@ impl Redactor {
         }
     }
 
+    /// Blots values out in place, so that lengths and offsets stay what they were; whether there were any.
+    ///
+    /// `cut`: the bytes are a piece of a stream, whose edges may hold parts of a value. From three bytes on they count.
+    pub fn blot(&self, bytes: &mut [u8], cut: bool) -> bool {
+        if self.values.is_empty() {
+            return false;
+        }
+        let mut covered = Vec::new();
+        for place in 0..bytes.len() {
+            if let Found::Value(length) = self.at(bytes.get(place..).unwrap_or_default(), true) {
+                covered.push(place..place.saturating_add(length));
+            }
+        }
+        for value in self.values.iter().filter(|_| cut) {
+            if bytes.len() >= SHORTEST_PART && value.windows(bytes.len()).any(|part| part == bytes) {
+                covered.push(0..bytes.len());
+                break;
+            }
+            let parts = (SHORTEST_PART..value.len().min(bytes.len().saturating_add(1))).rev();
+            let mut at_start = parts.clone().filter(|length| bytes.starts_with(tail(value, *length)));
+            let mut at_end = parts.filter(|length| value.get(..*length).is_some_and(|start| bytes.ends_with(start)));
+            covered.extend(at_start.next().map(|length| 0..length));
+            covered.extend(at_end.next().map(|length| bytes.len().saturating_sub(length)..bytes.len()));
+        }
+        let found = !covered.is_empty();
+        for part in covered {
+            bytes.get_mut(part).unwrap_or_default().fill(b'*');
+        }
+        found
+    }
+
     fn at(&self, bytes: &[u8], ended: bool) -> Found {
         let Some(byte) = bytes.first() else { return Found::Nothing };
         let candidates = self.first.get(usize::from(*byte)).map(Vec::as_slice).unwrap_or_default();
@@ -105,6 +139,10 @@ impl Redactor {
         }
         if longest == 0 { Found::Nothing } else { Found::Value(longest) }
     }
+}
+
+fn tail(bytes: &[u8], length: usize) -> &[u8] {
+    bytes.get(bytes.len().saturating_sub(length)..).unwrap_or_default()
 }
 
 enum Found {

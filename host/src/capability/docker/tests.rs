@@ -23,6 +23,7 @@ use crate::capability::events::PluginEvent;
 use crate::capability::gate::Identity;
 use crate::capability::policy::{Policy, Roots};
 use crate::capability::secrets::SecretStore;
+use crate::capability::tape::Tape;
 use crate::capability::trace::Trace;
 use crate::plugin::{Ceilings, Environment, RunContext, State};
 
@@ -89,8 +90,14 @@ impl Bench {
         let identity =
             Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
         let (sender, events) = mpsc::channel(256);
-        let state =
-            State::new(Arc::new(identity), Arc::new(context), Some("job-1".to_owned()), sender, Ceilings::default());
+        let state = State::new(
+            Arc::new(identity),
+            Arc::new(context),
+            Some("job-1".to_owned()),
+            sender,
+            Ceilings::default(),
+            Tape::Off,
+        );
         Self { state, events, directory, run }
     }
 
