@@ -95,8 +95,9 @@ impl Recorder {
     }
 
     /// A full disk must not end the run: the recording ends, and says so as soon as it can.
-    fn write(&self, line: &Value) {
-        let text = format!("{line}\n");
+    fn write(&self, line: &impl Serialize) {
+        let Ok(mut text) = serde_json::to_vec(line) else { return };
+        text.push(b'\n');
         let mut place = self.place();
         match &place.state {
             State::Over => return,
@@ -119,7 +120,7 @@ impl Recorder {
             };
             return;
         }
-        match place.file.write_all(text.as_bytes()) {
+        match place.file.write_all(&text) {
             Ok(()) => place.written = place.written.saturating_add(length),
             Err(error) => place.state = State::Broken(format!("a line of it could not be written: {error}")),
         }
@@ -246,6 +247,22 @@ fn add(line: &mut Value, name: &str, value: &impl Serialize, wanted: bool) {
     }
 }
 
+/// The line of a host call.
+#[derive(Serialize)]
+struct HostLine<'a> {
+    call: &'a str,
+    n: u64,
+    host: &'a str,
+    ask: &'a [Value],
+    us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'a Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    clock: &'a [Reading],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    masked: bool,
+}
+
 /// A host call that has been asked and not answered yet.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -263,17 +280,16 @@ impl Pending {
     fn close(&mut self, answer: Option<Value>, masked: bool) {
         self.settled = true;
         let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let mut line = json!({
-            "call": self.take.call,
-            "n": self.number,
-            "host": in_wit(self.function),
-            "ask": std::mem::take(&mut self.ask),
-            "us": micros,
+        self.take.recorder.write(&HostLine {
+            call: &self.take.call,
+            n: self.number,
+            host: &in_wit(self.function),
+            ask: &self.ask,
+            us: micros,
+            answer: answer.as_ref(),
+            clock: &self.looks,
+            masked: masked || self.masked,
         });
-        add(&mut line, "answer", &answer, answer.is_some());
-        add(&mut line, "clock", &self.looks, !self.looks.is_empty());
-        add(&mut line, "masked", &true, masked || self.masked);
-        self.take.recorder.write(&line);
     }
 
     pub(super) fn answered(mut self, answer: impl FnOnce(&Writer<'_>) -> Result<Value, BodyError>) {

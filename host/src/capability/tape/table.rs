@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn the_table_has_every_function_of_every_capability() {
         let mut resolve = wit_parser::Resolve::default();
-        let (package, _) = resolve.push_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
+        let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
         let world = resolve.select_world(&[package], Some("capabilities")).unwrap();
         let mut wanted = BTreeSet::new();
         for item in resolve.worlds[world].imports.values() {
