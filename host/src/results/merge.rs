@@ -22,6 +22,7 @@ pub fn merge(files: &[(u32, Results)], nodes: u32) -> Result<Results, String> {
     if count < nodes {
         return Err(format!("{count} of {nodes} nodes left it"));
     }
+    let tables: Vec<Vec<ResultsRow<'_>>> = files.iter().map(|(_, file)| file.rows().collect()).collect();
     let length = first.rows().count();
     if let Some((node, other)) = others.iter().find(|(_, other)| other.rows().count() != length) {
         return Err(format!("that of node {node} has {} rows, that of the first one {length}", other.rows().count()));
@@ -30,7 +31,7 @@ pub fn merge(files: &[(u32, Results)], nodes: u32) -> Result<Results, String> {
     let mut rows = Vec::with_capacity(length);
     for (place, row) in first.rows().enumerate() {
         let number = place.saturating_add(1);
-        let same: Vec<ResultsRow<'_>> = files.iter().filter_map(|(_, file)| file.rows().nth(place)).collect();
+        let same: Vec<ResultsRow<'_>> = tables.iter().filter_map(|rows| rows.get(place).copied()).collect();
         let text = |row: &ResultsRow<'_>, column: &str| row.get(column).unwrap_or_default().trim().to_owned();
         for column in ["model", "metric"] {
             if let Some(other) = same.iter().find(|other| text(other, column) != text(&row, column)) {

@@ -188,9 +188,10 @@ fn describe(job: &slurm::Job) -> String {
         JobState::Other(word) => word.clone(),
         _ => job.word.to_lowercase(),
     };
+    let word = if word.is_empty() { word } else { format!(" {word}") };
     let place = if job.nodes.is_empty() { String::new() } else { format!(" on {}", job.nodes) };
     let reason = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
-    format!("batch job {} {word}{place}{reason}", job.id)
+    format!("batch job {}{word}{place}{reason}", job.id)
 }
 
 /// Follows a job to its end. A job that has waited in the queue for too long is taken out; then with what it waited for.
