@@ -182,6 +182,9 @@ impl Shared {
             options,
             elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
+        if let Some(place) = job::nul(&job) {
+            return Err(SetupError::Other(format!("{place} has a NUL character, which no program can be given")));
+        }
         Ok(Ready { job, lease, secrets: secret_names })
     }
 
