@@ -95,7 +95,7 @@ impl Place {
 /// A context that names its target by a plain text.
 fn context(target: &str) -> Value {
     match target {
-        "slurm" => json!({"deploy": target}),
+        "slurm" => json!({"deploy": target, "slurm": {"container": false}}),
         _ => json!({"deploy": target, "MAD_CONTAINER_IMAGE": "registry.example.com/x:1"}),
     }
 }

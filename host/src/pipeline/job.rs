@@ -23,7 +23,7 @@ const MAIN_PORT: u16 = 29500;
 /// Node 0 of several, as the launcher interface lets it be said: targets know it by this name.
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
 /// The role that runs once for the whole job, in the words of the launcher interface.
-const ROLE_OF_ALL: &str = "batch";
+pub(crate) const ROLE_OF_ALL: &str = "batch";
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];

@@ -44,6 +44,9 @@ impl Default for Ceilings {
 /// What one event costs besides its text, so that empty ones come to an end as well.
 const EVENT: usize = 64;
 
+/// Locks, children, followers, streams that one instance may hold at once: each may cost this process a descriptor.
+const HELD: usize = 256;
+
 /// A call reached a ceiling. The sentence is the host's own.
 #[derive(Debug, thiserror::Error)]
 #[error("it {done}, the ceiling of one call")]
@@ -133,10 +136,13 @@ impl State {
             .insecure_random_seed(0x6d61_6464_6f63_6b00)
             .build();
         let limits = Limits { used: 0, ceiling: ceilings.memory };
-        let gate = Gate::limited(context.policy.clone(), context.trace.clone(), identity, ceilings.host_calls);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HELD);
+        let gate = Gate::limited(context.policy.clone(), context.trace.clone(), identity, ceilings.host_calls)
+            .hiding(context.clone());
         Self {
             wasi,
-            table: ResourceTable::new(),
+            table,
             limits,
             gate,
             context,

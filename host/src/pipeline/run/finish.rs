@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::prepare::Ready;
 use super::{JobReport, Outcome, Shared, Work};
 use crate::capability::process::supervise::OUTPUT_FILE;
+use crate::pipeline::collected;
 use crate::pipeline::event::{Event, Gravity};
 use crate::pipeline::execute::{self, Begin, Executed, Order};
 use crate::pipeline::image::Image;
@@ -69,7 +70,7 @@ impl Shared {
             log: &log,
             events: &place.events,
             stop: place.stop.clone(),
-            keeper: &keeper,
+            keeper: Some(&keeper),
             secrets: place.context.secrets.values().into_iter().map(str::to_owned).collect(),
         };
         let executed = execute::execute(&place.session(), order, begin).await.unwrap_or_else(|error| Executed {
@@ -107,9 +108,15 @@ impl Shared {
         })
     }
 
-    async fn judge(&self, record: &JobRecord, log: &Path, executed: Executed) -> Execution {
+    async fn judge(&self, record: &JobRecord, log: &Path, mut executed: Executed) -> Execution {
         let place = &self.place;
         let (id, work) = (record.id.as_str(), &record.work);
+        if let Some(collection) = &mut executed.collection {
+            let directory = place.directory.path().join("jobs").join(id);
+            for problem in collected::keep_own(collection, &directory, &record.collect, &self.options.output) {
+                place.events.say(Gravity::Warning, id, problem);
+            }
+        }
         let refused = executed.error.as_ref().is_some_and(PluginError::is_denied);
         let evidence = record::Gathering {
             id,
@@ -133,6 +140,8 @@ impl Shared {
             let workspace = job::workspace(&directory);
             let _ = tokio::fs::remove_dir_all(&workspace).await;
         }
+        // The nodes' copy of this program.
+        let _ = tokio::fs::remove_dir_all(directory.join("bin")).await;
         Execution::Judged(Box::new(judged), refused)
     }
 
