@@ -127,6 +127,18 @@ fn a_target_is_named_by_a_plain_text_in_every_spelling() {
 }
 
 #[test]
+fn a_value_that_no_program_can_be_given_is_refused_by_name_before_anything_is_made() {
+    for target in ["slurm", "k8s"] {
+        let place = Place::new();
+        let mut context = context(target);
+        context["docker_env_vars"] = json!({"CUT_OFF": "a\0b"});
+        let output = place.run(&["--dry-run"], &context);
+        assert_ne!(output.status.code(), Some(0), "{target}: {}", said(&output));
+        assert!(said(&output).contains("`CUT_OFF` has a NUL character"), "{target}: {}", said(&output));
+    }
+}
+
+#[test]
 fn a_timeout_of_0_is_no_limit_to_a_scheduler_and_no_word_of_python() {
     for (target, limit) in [("slurm", "maddock_limit="), ("k8s", "activeDeadlineSeconds")] {
         for (timeout, limited) in [("60", true), ("0", false)] {

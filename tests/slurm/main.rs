@@ -15,6 +15,8 @@ mod images;
 mod launchers;
 mod own_cluster;
 mod trouble;
+#[path = "../hazards/values.rs"]
+mod values;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};

@@ -11,6 +11,7 @@ mod logs;
 mod object;
 mod owner;
 mod position;
+mod proxy;
 mod reflect;
 mod scope;
 mod secret;

@@ -282,6 +282,20 @@ pub fn assemble(ingredients: Ingredients<'_>) -> Job {
     }
 }
 
+/// Where a job has a NUL character: it ends a text for every program, and what is behind it would be lost in silence.
+#[must_use]
+pub fn nul(job: &Job) -> Option<String> {
+    let has = |variable: &&EnvVar| {
+        variable.name.contains('\0') || matches!(&variable.value, EnvValue::Text(text) if text.contains('\0'))
+    };
+    if let Some(variable) = job.env.iter().find(has) {
+        return Some(format!("the variable `{}`", variable.name.escape_debug()));
+    }
+    let arguments = job.script.arguments.iter().chain(job.script.before.iter().flat_map(|hook| &hook.arguments));
+    let place = arguments.into_iter().any(|argument| argument.contains('\0'));
+    place.then(|| "`args`".to_owned())
+}
+
 /// How many nodes report an outcome: those that have a role, of which there may be one for the whole job.
 #[must_use]
 pub fn reporting_nodes(job: &Job) -> u32 {

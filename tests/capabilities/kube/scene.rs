@@ -101,6 +101,13 @@ impl Scene {
         })
     }
 
+    /// The same cluster by a proxy that the file of connections names.
+    pub fn connection_through(&self, proxy: &str) -> Connection {
+        self.connection_of("through-proxy", |file| {
+            file.clusters[0].cluster.as_mut().unwrap().proxy_url = Some(proxy.to_owned());
+        })
+    }
+
     /// Host and port of the server.
     pub fn address(&self) -> (String, u16) {
         let file = Kubeconfig::read().unwrap();

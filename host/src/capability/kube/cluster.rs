@@ -15,6 +15,7 @@ use maddock_bindings::api::types::ErrorKind;
 use tokio::sync::OnceCell;
 
 use super::Kube;
+use super::proxy;
 use super::trouble;
 use super::watch::Watch;
 use crate::capability::gate::{Call, Permit};
@@ -108,8 +109,8 @@ impl Clusters {
         }
         let files = files(&connection.kubeconfig, environment)?;
         let cluster = match files.as_slice() {
-            [] => self.within(connection)?,
-            files => self.of_files(files, &connection.context)?,
+            [] => self.within(connection, environment)?,
+            files => self.of_files(files, &connection.context, environment)?,
         };
         let namespace = match connection.namespace.as_str() {
             "" => cluster.namespace.clone(),
@@ -118,7 +119,7 @@ impl Clusters {
         Ok(Place { cluster, namespace })
     }
 
-    fn within(&self, connection: &Connection) -> Result<Arc<Cluster>, ApiError> {
+    fn within(&self, connection: &Connection, environment: &Environment) -> Result<Arc<Cluster>, ApiError> {
         if !matches!(connection.context.as_str(), "" | IN_CLUSTER) {
             return Err(error_with_hint(
                 ErrorKind::NotFound,
@@ -133,13 +134,14 @@ impl Clusters {
         if let Some(known) = locked(&self.shared.known).get(&key) {
             return Ok(known.clone());
         }
-        let config = Config::incluster_env().map_err(|cause| {
+        let mut config = Config::incluster_env().map_err(|cause| {
             error(ErrorKind::Failed, format!("cannot speak to the cluster around this process: {}", chain(&cause)))
         })?;
+        proxy::choose(&mut config, None, environment)?;
         Ok(self.keep(Cluster::new(key, config)))
     }
 
-    fn of_files(&self, files: &[PathBuf], context: &str) -> Result<Arc<Cluster>, ApiError> {
+    fn of_files(&self, files: &[PathBuf], context: &str, environment: &Environment) -> Result<Arc<Cluster>, ApiError> {
         let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         let source = shown.join(":");
         let mut hasher = DefaultHasher::new();
@@ -190,20 +192,17 @@ impl Clusters {
             return Ok(known.clone());
         }
         merged.current_context = Some(context.clone());
-        let has_proxy = merged
-            .clusters
-            .iter()
-            .any(|named| named.cluster.as_ref().is_some_and(|cluster| cluster.proxy_url.is_some()));
+        let of_context = merged.contexts.iter().find(|named| named.name == context);
+        let cluster = of_context.and_then(|named| named.context.as_ref()).map(|context| context.cluster.clone());
+        let cluster = merged.clusters.iter().find(|named| Some(&named.name) == cluster.as_ref());
+        let proxy = cluster.and_then(|named| named.cluster.as_ref()?.proxy_url.clone());
         let mut config = Config::try_from(merged).map_err(|cause| {
             error(
                 ErrorKind::InvalidInput,
                 format!("context `{context}` of `{source}` is not usable: {}", chain(&cause)),
             )
         })?;
-        if !has_proxy {
-            // The client's library takes one from the environment, and does not look at what is to be reached without.
-            config.proxy_url = None;
-        }
+        proxy::choose(&mut config, proxy.as_deref(), environment)?;
         Ok(self.keep(Cluster::new(key, config)))
     }
 

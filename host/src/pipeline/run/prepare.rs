@@ -185,6 +185,9 @@ impl Shared {
             options,
             elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
+        if let Some(place) = job::nul(&job) {
+            return Err(SetupError::Other(format!("{place} has a NUL character, which no program can be given")));
+        }
         let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
         job.extra.extend([entry("presets", place.presets.to_string()), entry("time-limit-of", limited_by.to_owned())]);
         if self.target.has("shares") && job.image.is_some() && !job::deploys_itself(&arrangement) {
