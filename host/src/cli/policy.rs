@@ -154,7 +154,12 @@ fn show(of: Option<&str>, common: &Common) -> Outcome {
             println!("      at {}", rule.place);
         }
         for limit in &layer.content.limits {
-            println!("  limits {} {}", printable(&limit.who.words()), limits(limit.amounts));
+            println!("  limits {}", printable(&limit.who.words()));
+            for (name, most) in
+                limits(limit.amounts).as_object().into_iter().flatten().filter(|(_, most)| !most.is_null())
+            {
+                println!("      {name}: {most}");
+            }
             println!("      at {}", limit.place);
         }
     }
@@ -174,7 +179,7 @@ fn within(matcher: &Matcher) -> String {
 fn limits(amounts: crate::capability::policy::rule::Amounts) -> Value {
     json!({
         "memory": amounts.memory, "processor": amounts.processor, "log": amounts.log, "transfer": amounts.transfer,
-        "host-calls": amounts.host_calls,
+        "host-calls": amounts.host_calls, "instances": amounts.instances, "handles": amounts.handles, "time": amounts.time,
     })
 }
 

@@ -383,7 +383,19 @@ impl<'a> Reader<'a> {
     }
 
     fn limit(&mut self, at: usize, table: &DeTable<'_>) -> Option<LimitRule> {
-        const KEYS: [&str; 8] = ["plugin", "digest", "signer", "memory", "processor", "log", "transfer", "host-calls"];
+        const KEYS: [&str; 11] = [
+            "plugin",
+            "digest",
+            "signer",
+            "memory",
+            "processor",
+            "time",
+            "log",
+            "transfer",
+            "host-calls",
+            "instances",
+            "handles",
+        ];
         let before = self.faults.len();
         let (mut who, mut amounts) = (Grantee::default(), Amounts::default());
         for (key, value) in table {
@@ -396,11 +408,14 @@ impl<'a> Reader<'a> {
                 "log" => amounts.log = self.whole(value, name, true),
                 "transfer" => amounts.transfer = self.whole(value, name, true),
                 "host-calls" => amounts.host_calls = self.whole(value, name, false),
-                "processor" => {
-                    amounts.processor = amount(value, false).filter(|seconds| *seconds > 0.0 && *seconds <= 1e9);
-                    if amounts.processor.is_none() {
-                        self.fault(value.span().start, "`processor` is a number of seconds", None);
+                "instances" => amounts.instances = self.whole(value, name, false),
+                "handles" => amounts.handles = self.whole(value, name, false),
+                "processor" | "time" => {
+                    let seconds = amount(value, false).filter(|seconds| *seconds > 0.0 && *seconds <= 1e9);
+                    if seconds.is_none() {
+                        self.fault(value.span().start, format!("`{name}` is a number of seconds"), None);
                     }
+                    if name == "time" { amounts.time = seconds } else { amounts.processor = seconds }
                 }
                 other => self.unknown_key(key.span().start, other, &KEYS),
             }

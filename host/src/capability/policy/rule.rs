@@ -147,6 +147,12 @@ pub struct Amounts {
     pub transfer: Option<u64>,
     /// How many.
     pub host_calls: Option<u64>,
+    /// How many.
+    pub instances: Option<u64>,
+    /// How many.
+    pub handles: Option<u64>,
+    /// Seconds by the wall clock.
+    pub time: Option<f64>,
 }
 
 /// `[[limits]]`

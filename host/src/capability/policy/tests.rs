@@ -440,6 +440,11 @@ fn limits_only_get_lower_from_layer_to_layer() {
     let of = |name: &str| policy.ceilings(&stranger(name), crate::plugin::Ceilings::default());
     assert_eq!((of("x").memory, of("x").processor.as_millis(), of("x").host_calls), (64 << 20, 500, 10));
     assert_eq!(of("y").host_calls, crate::plugin::Ceilings::default().host_calls);
+    let all =
+        "[[limits]]\ninstances = 9\nhandles = 8\ntime = 7\n[[limits]]\ninstances = 5000\nhandles = 5000\ntime = 70\n";
+    let lowered =
+        super::tests::policy(&[(Level::Site, all)]).ceilings(&stranger("x"), crate::plugin::Ceilings::default());
+    assert_eq!((lowered.instances, lowered.handles, lowered.time), (9, 8, Some(std::time::Duration::from_secs(7))));
 }
 
 #[test]
