@@ -134,6 +134,8 @@ pub fn exit_code(jobs: &[Recorded], done: Done, build_failed: bool) -> Exit {
         Exit::Run
     } else if build_failed {
         Exit::Build
+    } else if jobs.iter().any(|job| !job.reported) {
+        Exit::Failure
     } else {
         Exit::Success
     }

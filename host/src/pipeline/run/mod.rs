@@ -222,6 +222,8 @@ pub struct JobReport {
     pub refused: bool,
     /// Its target says that it can never run as it is.
     pub unplannable: bool,
+    /// Whether its rows went to every reporter.
+    pub reported: bool,
 }
 
 /// A target that was chosen, and how it describes itself.
@@ -601,7 +603,7 @@ impl Shared {
                         .hint(hint);
                 if self.options.dry_run && matches!(error, SetupError::Config(_)) {
                     let model = work.card.name.clone();
-                    let report = JobReport { id, model, image, judged, refused, unplannable: true };
+                    let report = JobReport { id, model, image, judged, refused, unplannable: true, reported: true };
                     return Outcome::Report(Box::new(report));
                 }
                 return self.finish(id, work, image, judged, refused).await;
@@ -613,7 +615,15 @@ impl Shared {
                 Err(error) => {
                     let refused = error.is_denied();
                     let judged = Judged::setup_failure(&id, &facts, "", error.to_string()).hint(error.hint());
-                    Outcome::Report(Box::new(JobReport { id, model, image, judged, refused, unplannable: true }))
+                    Outcome::Report(Box::new(JobReport {
+                        id,
+                        model,
+                        image,
+                        judged,
+                        refused,
+                        unplannable: true,
+                        reported: true,
+                    }))
                 }
             };
         }
