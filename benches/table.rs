@@ -16,10 +16,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maddock::capability::tape::{Recorder, Taped};
 use maddock::capability::testing::Setting;
+use maddock::capability::trace::Trace;
 use maddock::plugin::catalog::Catalog;
 use maddock::plugin::manifest::Kind;
 use maddock::plugin::{Environment, Plugins, Session, launch};
+use maddock::results::redact::Redactor;
 use maddock_bindings::api::{facts, files};
 
 /// One line of the table.
@@ -99,6 +102,15 @@ fn jobs(place: &Path, figures: &mut Vec<Figure>) {
                 .arg(&tree),
         );
     }));
+    figures.push(measure("the same without a recording", "recording < 2 %", 15, || {
+        quietly(
+            maddock()
+                .env("MADDOCK_RECORDING", "off")
+                .current_dir(&work)
+                .args(["run", "--target", "process", "--tags", "all", "--model-dir"])
+                .arg(&tree),
+        );
+    }));
     let Ok(image) = std::env::var("MADDOCK_TEST_IMAGE") else {
         println!("skipped: jobs in containers (MADDOCK_TEST_IMAGE is not set)");
         return;
@@ -155,6 +167,20 @@ fn interface(place: &Path, figures: &mut Vec<Figure>) {
             }
         });
     }));
+    for (what, recorded) in [("the same with the trace", false), ("the same with trace and recording", true)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let trace = Trace::to_file(&directory.path().join("trace.jsonl"), "r").expect("a trace");
+        let recorder = Recorder::open(directory.path(), "r", Redactor::default(), u64::MAX).expect("a recording");
+        let trace = trace.recording(recorded.then_some(recorder));
+        let mut state = Setting { trace, ..Setting::in_directory(place) }.state().expect("a policy");
+        figures.push(measure(what, "", 11, || {
+            runtime.block_on(async {
+                for _ in 0..10_000 {
+                    let _ = facts::Host::hostname(&mut Taped(&mut state)).await;
+                }
+            });
+        }));
+    }
     let file = place.join("ten-megabytes");
     std::fs::write(&file, vec![b'x'; 10 << 20]).expect("a file");
     let path = file.display().to_string();

@@ -9,11 +9,14 @@ pub mod capabilities {
         path: "../../wit",
         world: "capabilities",
         imports: { default: async | trappable },
-        additional_derives: [Clone, PartialEq],
+        additional_derives: [Clone, PartialEq, serde::Serialize, serde::Deserialize],
     });
 }
 
 pub use capabilities::maddock::plugin as api;
+
+/// Names of flags in a record of calls: the generator derives nothing for them.
+mod flags;
 
 macro_rules! kind {
     ($(#[$doc:meta])* $module:ident, $world:literal) => {
@@ -24,7 +27,7 @@ macro_rules! kind {
                 world: $world,
                 imports: { default: async | trappable },
                 exports: { default: async },
-                additional_derives: [Clone],
+                additional_derives: [Clone, serde::Serialize, serde::Deserialize],
                 with: {
                     "maddock:plugin/types": crate::api::types,
                     "maddock:plugin/events": crate::api::events,

@@ -15,6 +15,7 @@ pub mod probe;
 pub mod process;
 pub mod secrets;
 pub mod slurm;
+pub mod tape;
 #[doc(hidden)]
 pub mod testing;
 pub mod trace;
@@ -51,4 +52,9 @@ pub async fn sweep(context: &crate::plugin::RunContext, keep: &[String]) -> Vec<
     problems.extend(slurm::sweep(context, keep).await);
     problems.extend(kube::sweep(context, keep).await);
     problems
+}
+
+/// The same for what belongs to one job, where others of the run go on.
+pub async fn sweep_job(context: &crate::plugin::RunContext, job: &str) -> Vec<String> {
+    docker::sweep_job(context, job).await
 }

@@ -10,6 +10,7 @@ use super::gate::Identity;
 use super::policy::{Policy, Roots};
 use super::process::Lifelines;
 use super::secrets::SecretStore;
+use super::tape::Tape;
 use super::trace::Trace;
 use crate::plugin::{Ceilings, Environment, RunContext, State};
 
@@ -73,8 +74,11 @@ impl Setting {
             trace: self.trace,
             lifelines: if self.detached { Lifelines::let_go_at_once() } else { Lifelines::default() },
         };
-        let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
+        let identity =
+            Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
         let (events, _) = mpsc::channel(1);
-        Ok(State::new(Arc::new(identity), Arc::new(context), None, events, Ceilings::default()))
+        let take = context.trace.recorder().and_then(|to| to.begin(&identity, "test.call", None, |_| Ok(())));
+        let tape = take.map_or(Tape::Off, Tape::Records);
+        Ok(State::new(Arc::new(identity), Arc::new(context), None, events, Ceilings::default(), tape))
     }
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::setup::Given;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -16,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 success, 1 failure, 2 build failed or usage, 3 a model failed, 4 arguments or context,\n\
-                  5 refused by policy, 6 regression, 130 interrupted"
+                  5 refused by policy, 6 regression, 7 a replay differs, 130 interrupted"
 )]
 pub struct Cli {
     /// What to do.
@@ -45,6 +47,15 @@ pub enum Command {
     Attach(Attach),
     /// Record those jobs of a run that have ended
     Collect(Collect),
+    /// Play a recorded run again, with no engine there, and compare
+    Replay(Replay),
+    /// Show what the plugins of a run asked for, and what came of it
+    #[command(arg_required_else_help = true, subcommand_required = true)]
+    Trace {
+        /// What to show.
+        #[command(subcommand)]
+        action: TraceAction,
+    },
     /// Turn result files into reports
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Report {
@@ -59,12 +70,12 @@ pub enum Command {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// List and inspect plugins
+    /// Install, inspect, sign, test and write plugins
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Plugin {
         /// What to do with them.
         #[command(subcommand)]
-        action: PluginAction,
+        action: Box<super::plugin::args::PluginAction>,
     },
     /// Check, show and explain what plugins may do
     #[command(arg_required_else_help = true, subcommand_required = true)]
@@ -75,6 +86,9 @@ pub enum Command {
     },
     /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
+    /// Do one node's share of a job: started by targets on the nodes, not by people
+    #[command(name = "__node", hide = true)]
+    Node(Node),
     /// Not in this version: upload results to a database
     #[command(hide = true)]
     Database {
@@ -117,6 +131,9 @@ pub struct Common {
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
     pub plugins: Vec<PathBuf>,
+    /// Use no plugin that `maddock.lock` does not have
+    #[arg(long, help_heading = "Common")]
+    pub locked: bool,
     /// Tighten what plugins may do by a policy file; may be repeated
     #[arg(long = "policy", value_name = "FILE", help_heading = "Common")]
     pub policies: Vec<PathBuf>,
@@ -303,6 +320,9 @@ pub struct Later {
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
     pub plugins: Vec<PathBuf>,
+    /// Use no plugin that `maddock.lock` does not have
+    #[arg(long, help_heading = "Common")]
+    pub locked: bool,
     /// Tighten what plugins may do by a policy file; may be repeated
     #[arg(long = "policy", value_name = "FILE", help_heading = "Common")]
     pub policies: Vec<PathBuf>,
@@ -317,7 +337,21 @@ pub struct Later {
     pub verbose: bool,
 }
 
+impl Common {
+    /// What it says of plugins.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given { plugins: self.plugins.clone(), policies: self.policies.clone(), locked: self.locked }
+    }
+}
+
 impl Later {
+    /// What it says of plugins.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given { plugins: self.plugins.clone(), policies: self.policies.clone(), locked: self.locked }
+    }
+
     /// How to print.
     #[must_use]
     pub fn format(&self) -> Format {
@@ -342,6 +376,61 @@ pub struct Status {
     /// The rest.
     #[command(flatten)]
     pub later: Later,
+}
+
+/// `replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The run's id, the beginning of it, `last`, or its directory
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Only the calls for this job, by id or model; may be repeated
+    #[arg(long = "job", value_name = "JOB")]
+    pub jobs: Vec<String>,
+    /// The rest.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// `trace`
+#[derive(Debug, Subcommand)]
+pub enum TraceAction {
+    /// List the host calls of a run in the order of their ends
+    Show {
+        /// The run's id, the beginning of it, `last`, or its directory
+        #[arg(value_name = "RUN", default_value = "last")]
+        run: String,
+        /// Only those of this plugin
+        #[arg(long = "of", value_name = "NAME")]
+        plugin: Option<String>,
+        /// Only these, such as `docker.create-container` or `docker.*`
+        #[arg(long, value_name = "CALL")]
+        call: Option<String>,
+        /// Only those that policy refused
+        #[arg(long)]
+        denied: bool,
+        /// Requests and answers, from the run's recording
+        #[arg(long, conflicts_with = "denied")]
+        bodies: bool,
+        /// Print `text` for people or `json` for programs, a line each
+        #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+        format: Format,
+        /// The same as `--format json`
+        #[arg(long, conflicts_with = "format")]
+        json: bool,
+    },
+    /// Count and time the host calls of a run, by plugin and call
+    Stats {
+        /// The run's id, the beginning of it, `last`, or its directory
+        #[arg(value_name = "RUN", default_value = "last")]
+        run: String,
+        /// Print `text` for people or `json` for programs
+        #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
+        format: Format,
+        /// The same as `--format json`
+        #[arg(long, conflicts_with = "format")]
+        json: bool,
+    },
 }
 
 /// `logs`
@@ -475,23 +564,15 @@ pub struct ConfigShow {
     pub common: Common,
 }
 
-/// `plugin …`
-#[derive(Debug, Subcommand)]
-pub enum PluginAction {
-    /// List the plugins that there are
-    List {
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Show what a plugin is, imports and asks for, without running it
-    Inspect {
-        /// A name from the list, or a component file
-        plugin: String,
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
-    },
+/// `__node`
+#[derive(Debug, Args)]
+pub struct Node {
+    /// The job file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which node this is, from 0 on (default: as the variable says that the file names)
+    #[arg(long, value_name = "N")]
+    pub node: Option<u32>,
 }
 
 /// `policy …`

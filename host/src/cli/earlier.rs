@@ -92,6 +92,23 @@ pub fn find(text: &str) -> Result<(RunDirectory, Value), Failure> {
     }
 }
 
+/// The same, or the run of a directory, such as one that was made elsewhere.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_anywhere(text: &str) -> Result<(RunDirectory, Value), Failure> {
+    let path = Path::new(text);
+    if path.components().count() > 1 && path.join("trace.jsonl").is_file() {
+        let directory = RunDirectory::at(path).map_err(|error| {
+            Failure::new(Exit::Arguments, format!("`{}` is no run's directory: {error}", path.display()))
+        })?;
+        // One whose process was killed early has none.
+        let run = directory.read_run().unwrap_or_default();
+        return Ok((directory, run));
+    }
+    find(text)
+}
+
 impl Earlier {
     /// The run that a text names.
     ///
@@ -183,7 +200,7 @@ impl Earlier {
     pub fn invocation(&self, attendance: Option<Attendance>, later: &Later, live: bool) -> Result<Invocation, Failure> {
         let record = &self.record;
         let directories = [&record.tree, &record.output, &record.results].map(Clone::clone);
-        let setup = Setup::with(directories, &later.plugins, &later.policies)?;
+        let setup = Setup::with(directories, &later.given())?;
         let talk = Talk { live_output: live, verbose: later.verbose };
         Invocation::of(setup, self.directory.clone(), attendance, talk)
     }

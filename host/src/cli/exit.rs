@@ -20,6 +20,8 @@ pub enum Exit {
     Refused = 5,
     /// A check that was asked for found a regression.
     Regression = 6,
+    /// A replay is not as it was recorded.
+    Diverged = 7,
     /// Ctrl-C, or a termination signal.
     Interrupted = 130,
 }
@@ -36,6 +38,7 @@ impl Exit {
             Self::Arguments,
             Self::Refused,
             Self::Regression,
+            Self::Diverged,
             Self::Interrupted,
         ];
         all.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Self::Failure)

@@ -11,6 +11,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::setup::Setup;
 use super::terminal::Terminal;
+use crate::capability::tape::{self, recorder::LIMIT};
 use crate::capability::trace::Trace;
 use crate::config::effective::{Effective, Inputs};
 use crate::config::error::ConfigError;
@@ -21,7 +22,7 @@ use crate::pipeline::discover;
 use crate::pipeline::event::{Event, Gravity, Listener, Stream};
 use crate::pipeline::select;
 use crate::plugin::manifest::Kind;
-use crate::plugin::{RunContext, Session};
+use crate::plugin::{Environment, RunContext, Session};
 use crate::results::attendance::{Attendance, Attended};
 use crate::results::redact::Redactor;
 use crate::results::run_directory::{EventLog, RunDirectory, random};
@@ -55,6 +56,27 @@ impl Listener for Recorder {
     }
 }
 
+/// How much of a run is recorded.
+const RECORDING: &str = "MADDOCK_RECORDING";
+
+/// The bytes that the recording of a run may have; none: nothing is recorded.
+fn recording_limit(environment: &Environment) -> Result<Option<u64>, Failure> {
+    let text = environment.get(RECORDING).unwrap_or_default();
+    let bytes = || {
+        let units = [('K', 1 << 10), ('M', 1 << 20), ('G', 1_u64 << 30)];
+        let (number, unit) = units.into_iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)))?;
+        Some(number.parse::<u64>().ok()?.saturating_mul(unit))
+    };
+    match text {
+        "" => Ok(Some(LIMIT)),
+        "off" => Ok(None),
+        _ => bytes().map(Some).ok_or_else(|| {
+            Failure::new(Exit::Arguments, format!("the variable {RECORDING} is `{}`", text.escape_debug()))
+                .hint("it is `off`, or how large the recording of a run may be, such as `256M`")
+        }),
+    }
+}
+
 /// How an invocation talks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Talk {
@@ -71,8 +93,8 @@ impl Invocation {
     /// The directory cannot be made.
     pub fn new(setup: Setup, dry_run: bool, talk: Talk) -> Result<Self, Failure> {
         let scratch = if dry_run { Some(tempfile::tempdir().map_err(|error| cannot(&error))?) } else { None };
-        let place = scratch.as_ref().map_or(setup.output.as_path(), |scratch| scratch.path());
-        let directory = RunDirectory::create(place, jiff::Timestamp::now(), random).map_err(|error| cannot(&error))?;
+        let place = scratch.as_ref().map_or(setup.output.as_path(), |scratch| scratch.path()).to_owned();
+        let directory = RunDirectory::create(&place, jiff::Timestamp::now(), random).map_err(|error| cannot(&error))?;
         let taken = Attendance::take(directory.path(), "run").map_err(|error| {
             Failure::new(Exit::Failure, format!("cannot lock the run's directory: {error}"))
                 .hint("runs are kept in `.maddock/runs` of the working directory, whose file system must know locks")
@@ -83,6 +105,7 @@ impl Invocation {
             Attended::Elsewhere(_) => None,
         };
         let invocation = Self::of(setup, directory, attendance, talk)?;
+        tape::forget_older(&place);
         Ok(Self { _scratch: scratch, ..invocation })
     }
 
@@ -101,6 +124,10 @@ impl Invocation {
         let redactor = Redactor::new(secrets.values());
         let id = directory.id().as_str().to_owned();
         let trace = Trace::to_file(&directory.path().join("trace.jsonl"), &id).map_err(|error| cannot(&error))?;
+        let recorder = recording_limit(&setup.environment)?
+            // Without a recording a run runs all the same.
+            .and_then(|limit| tape::Recorder::open(directory.path(), &id, redactor.clone(), limit).ok());
+        let trace = trace.recording(recorder);
         let context = setup.context_in(id, directory.path(), trace, secrets)?;
         let terminal = Arc::new(Terminal::new(talk.live_output, talk.verbose));
         let events = match &attendance {

@@ -33,11 +33,13 @@ mod failure;
 mod follow;
 mod invocation;
 mod logs;
+mod node;
 mod outcome;
 mod performance;
 mod plugin;
 mod policy;
 mod render;
+mod replay;
 mod report;
 
 mod run;
@@ -48,6 +50,7 @@ mod status;
 mod style;
 mod table;
 mod terminal;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -96,9 +99,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(Failure::new(Exit::Failure, "uploading results to a database is not in this version")
                 .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
         }
-        Command::Plugin { action } => plugin::run(&action),
+        Command::Plugin { action } if !plugin::waits(&action) => plugin::run(&action),
+        // Its exit code is the model's.
+        Command::Node(arguments) => return node::main(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Policy { action } => policy::run(&action),
+        Command::Trace { action } => trace::run(&action),
         command => waiting(command),
     };
     match outcome {
@@ -172,17 +178,20 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Plugin { action } => plugin::wait(&action).await,
         Command::Config { action } => config::run(action).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Logs(arguments) => logs::run(&arguments).await,
         Command::Cancel(arguments) => cancel::run(&arguments).await,
         Command::Attach(arguments) => attach::attach(&arguments).await,
         Command::Collect(arguments) => attach::collect(&arguments).await,
+        Command::Replay(arguments) => replay::run(&arguments).await,
         Command::Runs(_)
         | Command::Completions { .. }
-        | Command::Plugin { .. }
         | Command::Policy { .. }
-        | Command::Database { .. } => Ok(Exit::Success),
+        | Command::Trace { .. }
+        | Command::Database { .. }
+        | Command::Node(_) => Ok(Exit::Success),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod card;
+pub mod collected;
 pub mod devices;
 pub mod discover;
 pub mod event;
@@ -14,9 +15,11 @@ pub mod keeper;
 pub mod manifest;
 pub mod record;
 pub mod recorded;
+pub mod replay;
 pub mod resume;
 pub mod run;
 pub mod select;
+pub mod share;
 pub mod stage;
 
 pub use card::Card;

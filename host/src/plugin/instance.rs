@@ -13,6 +13,7 @@ use super::meter::Meter;
 use super::stderr::Stderr;
 use crate::capability::events::PluginEvent;
 use crate::capability::gate::{Gate, Identity};
+use crate::capability::tape::{Monotonic, Tape, Wall};
 
 /// What one call of a plugin may use up.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +30,7 @@ pub struct Ceilings {
     pub host_calls: u64,
     /// Instances of core modules, and as many memories and as many tables: a component may consist of very many.
     pub instances: usize,
-    /// Things of the host held at once, such as locks and whatever is followed.
+    /// Things of the host held at once, such as locks, children, streams: each may cost this process a descriptor.
     pub handles: usize,
     /// Time by the wall clock, waiting included; none where only the kind of the call sets one.
     pub time: Option<Duration>,
@@ -133,6 +134,7 @@ pub struct State {
     pub(crate) stderr: Stderr,
     pub(crate) ceilings: Ceilings,
     pub(crate) meter: Arc<Meter>,
+    pub(crate) tape: Tape,
     logged: usize,
     moved: u64,
 }
@@ -144,20 +146,24 @@ impl State {
         job: Option<String>,
         events: mpsc::Sender<PluginEvent>,
         ceilings: Ceilings,
+        tape: Tape,
     ) -> Self {
         let stderr = Stderr::new(ceilings.log);
         // An empty WASI: no files, no network, no environment, no arguments. Random numbers are the same every time, so that
-        // a plugin is deterministic given the answers to its host calls.
+        // a plugin is deterministic given the answers to its host calls. What its clocks say is on the tape.
         let wasi = WasiCtxBuilder::new()
             .stderr(stderr.clone())
             .secure_random(wasmtime_wasi::random::Deterministic::new(vec![0x5a; 32]))
             .insecure_random(wasmtime_wasi::random::Deterministic::new(vec![0x5a; 32]))
             .insecure_random_seed(0x6d61_6464_6f63_6b00)
+            .monotonic_clock(Monotonic::new(tape.clone()))
+            .wall_clock(Wall(tape.clone()))
             .build();
         let limits = Limits { used: 0, ceiling: ceilings.memory, instances: ceilings.instances };
         let mut table = ResourceTable::new();
         table.set_max_capacity(ceilings.handles);
-        let gate = Gate::limited(context.policy.clone(), context.trace.clone(), identity, ceilings.host_calls);
+        let gate = Gate::limited(context.policy.clone(), context.trace.clone(), identity, ceilings.host_calls)
+            .hiding(context.clone());
         Self {
             wasi,
             table,
@@ -169,6 +175,7 @@ impl State {
             stderr,
             ceilings,
             meter: Arc::default(),
+            tape,
             logged: 0,
             moved: 0,
         }

@@ -4,6 +4,7 @@
 //! ends. It must never let a part of a value through because two values overlap, and never hold back more than the longest
 //! value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -14,6 +15,9 @@ const MASK_TEXT: &str = "***";
 
 /// Lines of a value with several lines count as values of their own from this length: terminals change line ends.
 const SHORTEST_LINE: usize = 16;
+
+/// Shorter parts of a value at the edge of a piece of a stream say nothing.
+const SHORTEST_PART: usize = 3;
 
 /// Knows the values to replace. Cheap to clone. `Debug` shows how many there are.
 #[derive(Clone, Default)]
@@ -90,6 +94,37 @@ impl Redactor {
         }
     }
 
+    /// Blots values out in place, so that lengths and offsets stay what they were; whether there were any.
+    ///
+    /// `cut`: the bytes are a piece of a stream, whose edges may hold parts of a value. From three bytes on they count.
+    pub fn blot(&self, bytes: &mut [u8], cut: bool) -> bool {
+        if self.values.is_empty() {
+            return false;
+        }
+        let mut covered = Vec::new();
+        for place in 0..bytes.len() {
+            if let Found::Value(length) = self.at(bytes.get(place..).unwrap_or_default(), true) {
+                covered.push(place..place.saturating_add(length));
+            }
+        }
+        for value in self.values.iter().filter(|_| cut) {
+            if bytes.len() >= SHORTEST_PART && value.windows(bytes.len()).any(|part| part == bytes) {
+                covered.push(0..bytes.len());
+                break;
+            }
+            let parts = (SHORTEST_PART..value.len().min(bytes.len().saturating_add(1))).rev();
+            let mut at_start = parts.clone().filter(|length| bytes.starts_with(tail(value, *length)));
+            let mut at_end = parts.filter(|length| value.get(..*length).is_some_and(|start| bytes.ends_with(start)));
+            covered.extend(at_start.next().map(|length| 0..length));
+            covered.extend(at_end.next().map(|length| bytes.len().saturating_sub(length)..bytes.len()));
+        }
+        let found = !covered.is_empty();
+        for part in covered {
+            bytes.get_mut(part).unwrap_or_default().fill(b'*');
+        }
+        found
+    }
+
     fn at(&self, bytes: &[u8], ended: bool) -> Found {
         let Some(byte) = bytes.first() else { return Found::Nothing };
         let candidates = self.first.get(usize::from(*byte)).map(Vec::as_slice).unwrap_or_default();
@@ -104,6 +139,10 @@ impl Redactor {
         }
         if longest == 0 { Found::Nothing } else { Found::Value(longest) }
     }
+}
+
+fn tail(bytes: &[u8], length: usize) -> &[u8] {
+    bytes.get(bytes.len().saturating_sub(length)..).unwrap_or_default()
 }
 
 enum Found {
@@ -163,6 +202,37 @@ impl RedactStream {
     }
 }
 
+/// Where output comes from: a node, and whether it is what that prints as errors.
+pub type Source = (u32, bool);
+
+/// A stream for each source, where the outputs of several come in turns: a value that one of them prints in pieces is
+/// replaced although another prints in between.
+#[derive(Debug)]
+pub struct Masks {
+    redactor: Redactor,
+    streams: BTreeMap<Source, RedactStream>,
+}
+
+impl Masks {
+    /// One stream for each source, all without the same values.
+    #[must_use]
+    pub fn new(redactor: Redactor) -> Self {
+        Self { redactor, streams: BTreeMap::new() }
+    }
+
+    /// Takes the next bytes of a source and answers what may be shown.
+    #[must_use]
+    pub fn push(&mut self, source: Source, bytes: &[u8]) -> Vec<u8> {
+        self.streams.entry(source).or_insert_with(|| self.redactor.stream()).push(bytes)
+    }
+
+    /// All have ended: what was held back.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.streams.into_values().flat_map(RedactStream::finish).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +251,17 @@ mod tests {
         for size in 1..20 {
             assert_eq!(in_chunks(&redactor, b"login hunter2hunter2 hunter2 done", size), b"login *** hunter2 done");
         }
+    }
+
+    #[test]
+    fn a_value_that_one_node_prints_in_pieces_while_another_prints_is_replaced() {
+        let mut masks = Masks::new(Redactor::new(["hunter2hunter2"]));
+        let mut shown = masks.push((0, false), b"a hunter2");
+        shown.extend(masks.push((1, false), b"b\n"));
+        shown.extend(masks.push((0, true), b"c\n"));
+        shown.extend(masks.push((0, false), b"hunter2 d\nhunt"));
+        shown.extend(masks.finish());
+        assert_eq!(String::from_utf8_lossy(&shown), "a b\nc\n*** d\nhunt");
     }
 
     #[test]
