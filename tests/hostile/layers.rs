@@ -72,6 +72,7 @@ fn what_a_built_in_may_is_not_inherited_by_another_digest() {
         name: "target-docker".to_owned(),
         digest: format!("sha256:{}", "0".repeat(64)),
         built_in,
+        signer: None,
     };
     assert!(policy.decide(&who(true), "files.write", &asked).is_allowed());
     assert!(!policy.decide(&who(false), "files.write", &asked).is_allowed());
