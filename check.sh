@@ -24,7 +24,26 @@ cargo clippy --locked --workspace --all-targets -- -D warnings
 say "kernel: documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
+# Compute nodes run other systems: the cluster's tests use what they would. Without debug information, which is most of it,
+# and in a directory of its own, so that its profile undoes nothing of the other.
+if [ -n "${SLURM_CONF:-}" ] && [ "$(uname -m)" = x86_64 ]; then
+  say "kernel: the static program for compute nodes"
+  static=x86_64-unknown-linux-musl
+  rustup target list --installed | grep -qx "$static" || rustup target add "$static"
+  CARGO_PROFILE_DEV_DEBUG=none cargo build --locked -p maddock --bin maddock --target "$static" --target-dir target/static
+  export MADDOCK_TEST_STATIC=${MADDOCK_TEST_STATIC:-$PWD/target/static/$static/debug/maddock}
+fi
+
 say "kernel: tests"
 cargo test --locked --workspace
+
+# Outsiders are built, tested, signed, installed and used by the test crate `outsiders`; here is what only their source shows.
+say "outsiders' plugins: format and lints"
+target/debug/maddock plugin vendor --directory examples/plugins/target-queue
+(
+  cd examples/plugins/target-queue
+  cargo fmt --all --check
+  cargo clippy --locked --workspace --all-targets --target-dir ../../../target/outsiders/target -- -D warnings
+)
 
 say "all checks passed"

@@ -63,7 +63,25 @@ fn embed() -> Result<(), Failure> {
     }
     list.push(']');
     fs::write(out.join("embedded.rs"), list)?;
+    fs::write(out.join("shipped.rs"), shipped(&root)?)?;
     Ok(())
+}
+
+/// What a new plugin project gets from this binary: the interface and the source of the SDK, by their paths in it.
+fn shipped(root: &Path) -> Result<String, Failure> {
+    let mut list = String::from("[\n");
+    for (from, to, extension) in [("wit", "wit", "wit"), ("plugins/sdk/src", "vendor/maddock-sdk/src", "rs")] {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(root.join(from))?.map(|entry| Ok(entry?.path())).collect::<Result<_, Failure>>()?;
+        files.retain(|path| path.extension().is_some_and(|found| found == extension));
+        files.sort();
+        for file in files {
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            list.push_str(&format!("    ({:?}, include_str!({file:?})),\n", format!("{to}/{name}")));
+        }
+    }
+    list.push(']');
+    Ok(list)
 }
 
 /// Lists the presets of targets and sites: a new file needs no line in any source.

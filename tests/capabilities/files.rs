@@ -9,6 +9,8 @@
     clippy::cast_possible_truncation
 )]
 
+mod links;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -403,6 +403,54 @@ async fn a_server_that_goes_away_is_waited_for_and_nothing_is_lost_or_told_twice
 }
 
 #[tokio::test]
+async fn a_cluster_behind_a_proxy_is_reached_and_one_that_is_spared_is_not_asked_of_it() {
+    let scene = scene!("proxy");
+    let tunnel = proxy::Tunnel::start().await;
+    let (host, port) = scene.address();
+    let with = |variables: &[(&str, &str)]| {
+        let mut setting = scene.setting();
+        let kubeconfig = std::env::var("KUBECONFIG").unwrap();
+        let all = [&[("KUBECONFIG", kubeconfig.as_str())], variables].concat();
+        setting.environment = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        scene.state_of(setting)
+    };
+    let url = tunnel.url();
+    for (case, variables, connection, asked) in [
+        ("none", vec![], scene.connection(), false),
+        ("environment", vec![("HTTPS_PROXY", url.as_str())], scene.connection(), true),
+        ("spared", vec![("HTTPS_PROXY", url.as_str()), ("NO_PROXY", host.as_str())], scene.connection(), false),
+        ("spared", vec![("https_proxy", url.as_str()), ("no_proxy", "10.250.0.0/16,")], scene.connection(), false),
+        ("named", vec![("NO_PROXY", "*")], scene.connection_through(&url), true),
+    ] {
+        let mut state = with(&variables);
+        let server = state.describe_server(connection.clone()).await.unwrap().unwrap();
+        assert!(server.version.starts_with('v'), "{case}: {server:?}");
+        let requests = tunnel.asked();
+        assert_eq!(!requests.is_empty(), asked, "{case}: {requests:?}");
+        let whole = |request: &String| {
+            request.starts_with(&format!("CONNECT {host}:{port} ")) && request.contains("Basic bWU6d29yZA==")
+        };
+        assert!(requests.iter().all(whole), "{case}: {requests:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_in_a_pod_is_reached_by_a_proxy_too() {
+    let scene = scene!("exec-by-proxy");
+    let tunnel = proxy::Tunnel::start().await;
+    let connection = scene.connection_through(&tunnel.url());
+    let mut state = scene.state();
+    state.create(connection.clone(), vec![job("a", 1, "sleep 600")]).await.unwrap().unwrap();
+    let seen = until(&scene, &mut state, "a", |seen| seen.pods.iter().any(|pod| pod.phase == "Running")).await;
+    let command = vec!["echo".to_owned(), "hello".to_owned()];
+    let pod = seen.pods[0].name.clone();
+    let answer = state.exec(connection, pod, "main".into(), command).await.unwrap().unwrap();
+    assert_eq!((answer.exit_code, answer.stdout), (0, b"hello\n".to_vec()));
+    state.delete(scene.connection(), object_ref("Job", "a")).await.unwrap().unwrap();
+    assert!(!tunnel.asked().is_empty());
+}
+
+#[tokio::test]
 async fn what_policy_forbids_is_refused_before_the_cluster_hears_of_it() {
     let scene = scene!("policy");
     let mut setting = scene.setting();

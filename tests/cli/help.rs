@@ -93,6 +93,12 @@ fn the_help_of_plugin() {
     insta::assert_snapshot!(help(&["plugin"]));
     insta::assert_snapshot!("the_help_of_plugin_list", help(&["plugin", "list"]));
     insta::assert_snapshot!("the_help_of_plugin_inspect", help(&["plugin", "inspect"]));
+    for command in [
+        "install", "update", "remove", "verify", "lock", "prune", "keygen", "sign", "trust", "bundle", "push", "new",
+        "vendor", "pack", "test",
+    ] {
+        insta::assert_snapshot!(format!("the_help_of_plugin_{command}"), help(&["plugin", command]));
+    }
 }
 
 #[test]

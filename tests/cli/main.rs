@@ -19,6 +19,8 @@ mod ending;
 mod exit_codes;
 mod help;
 mod launchers;
+mod node;
+mod outsiders;
 mod playground;
 mod reports;
 mod results;

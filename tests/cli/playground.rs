@@ -119,6 +119,7 @@ impl Playground {
             .env_clear()
             .env("MADDOCK_CACHE_DIR", cache())
             .env("XDG_CONFIG_HOME", self.root.path().join("config"))
+            .env("XDG_DATA_HOME", self.root.path().join("data"))
             .env("LC_ALL", "C.UTF-8")
             .current_dir(self.work())
             .stdin(Stdio::null());

@@ -55,6 +55,22 @@ fn the_row_of_a_success_is_written_byte_for_byte() {
 }
 
 #[test]
+fn rows_that_reach_no_reporter_are_no_success_and_are_kept() {
+    let playground = Playground::with("echo 'performance: 7 x'");
+    let rules = "schema = 1\n[[deny]]\nplugin = \"report-csv\"\ncalls = [\"files.*\"]\n";
+    let policy = playground.write("no-rows.toml", rules);
+    let refused = playground.run(&["--tags", "m", "--policy", policy.to_str().unwrap()]);
+    refused.exits(5).says(&["report-csv", "its rows are in"]);
+    let job: Value = serde_json::from_str(&playground.job_file("0-m", "job.json")).unwrap();
+    assert_eq!((&job["verdict"], &job["reported"]), (&json!("SUCCESS"), &json!(false)));
+    assert_eq!(job["rows"][0]["performance"], "7");
+    assert!(!playground.work().join("perf.csv").exists());
+
+    fs::create_dir(playground.work().join("perf_entry.json")).unwrap();
+    playground.run(&["--tags", "m"]).exits(1).says(&["perf_entry.json", "its rows are in"]);
+}
+
+#[test]
 fn variables_of_the_pipeline_are_in_the_row() {
     let mut playground = Playground::new();
     playground.model("m", json!({"training_precision": "fp8"}), "echo 'performance: 1e3 x/s'");

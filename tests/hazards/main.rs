@@ -95,7 +95,7 @@ impl Place {
 /// A context that names its target by a plain text.
 fn context(target: &str) -> Value {
     match target {
-        "slurm" => json!({"deploy": target}),
+        "slurm" => json!({"deploy": target, "slurm": {"container": false}}),
         _ => json!({"deploy": target, "MAD_CONTAINER_IMAGE": "registry.example.com/x:1"}),
     }
 }
@@ -123,6 +123,18 @@ fn a_target_is_named_by_a_plain_text_in_every_spelling() {
         let output = place.run(&["--dry-run"], &context(name));
         assert_eq!(output.status.code(), Some(0), "{name}: {}", said(&output));
         assert!(said(&output).contains(shows), "{name}: {}", said(&output));
+    }
+}
+
+#[test]
+fn a_value_that_no_program_can_be_given_is_refused_by_name_before_anything_is_made() {
+    for target in ["slurm", "k8s"] {
+        let place = Place::new();
+        let mut context = context(target);
+        context["docker_env_vars"] = json!({"CUT_OFF": "a\0b"});
+        let output = place.run(&["--dry-run"], &context);
+        assert_ne!(output.status.code(), Some(0), "{target}: {}", said(&output));
+        assert!(said(&output).contains("`CUT_OFF` has a NUL character"), "{target}: {}", said(&output));
     }
 }
 

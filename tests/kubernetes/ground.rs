@@ -1,7 +1,7 @@
 //! A namespace of a test's own, a model to run in it, and what is asked of the cluster beside the program.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ pub struct Ground {
     pub root: TempDir,
     pub namespace: String,
     pub image: String,
+    /// Connections of a cluster that is not the one which all tests share.
+    connections: Option<PathBuf>,
 }
 
 pub fn kubectl(arguments: &[&str]) -> Output {
@@ -31,6 +33,11 @@ impl Ground {
             println!("skipped: {test} (KUBECONFIG or MADDOCK_TEST_KUBE_IMAGE is not set)");
             return None;
         };
+        Some(Self::in_cluster(None, image, card, script))
+    }
+
+    /// In the cluster of these connections, whose nodes have this image.
+    pub fn in_cluster(connections: Option<&Path>, image: String, card: Value, script: &str) -> Self {
         let root = tempfile::Builder::new().prefix("maddock kube ").tempdir().unwrap();
         let scripts = root.path().join("tree/scripts/m");
         std::fs::create_dir_all(&scripts).unwrap();
@@ -43,8 +50,20 @@ impl Ground {
         let unique = root.path().file_name().unwrap().to_string_lossy().to_lowercase();
         let plain: String = unique.chars().filter(char::is_ascii_alphanumeric).collect();
         let namespace = format!("t-{plain}");
-        assert!(kubectl(&["create", "namespace", &namespace]).status.success());
-        Some(Self { root, namespace, image })
+        let ground = Self { root, namespace, image, connections: connections.map(Path::to_owned) };
+        assert!(ground.kubectl(&["create", "namespace", &ground.namespace]).status.success());
+        ground
+    }
+
+    fn kubectl_command(&self) -> Command {
+        let mut command = Command::new("kubectl");
+        command.envs(self.connections.iter().map(|file| ("KUBECONFIG", file)));
+        command
+    }
+
+    /// What the ground's cluster answers.
+    pub fn kubectl(&self, arguments: &[&str]) -> Output {
+        self.kubectl_command().args(arguments).output().unwrap()
     }
 
     pub fn work(&self) -> PathBuf {
@@ -67,6 +86,7 @@ impl Ground {
             .arg(self.root.path().join("tree"))
             .args(["--additional-context", &context.to_string()])
             .current_dir(self.work())
+            .envs(self.connections.iter().map(|file| ("KUBECONFIG", file)))
             .stdin(Stdio::null());
         command
     }
@@ -117,21 +137,21 @@ impl Ground {
     /// The job's own pod.
     pub fn pod(&self) -> String {
         let arguments = ["get", "pod", "--selector=maddock.dev/run", "--output=name", "--namespace", &self.namespace];
-        String::from_utf8(kubectl(&arguments).stdout).unwrap().trim().to_owned()
+        String::from_utf8(self.kubectl(&arguments).stdout).unwrap().trim().to_owned()
     }
 
     /// Lets a model of [`WAITS`] go on.
     pub fn go(&self) {
         let touch = ["--container=model", "--", "touch", "/tmp/go"];
         let pod = self.pod();
-        let output = kubectl(&[&["exec", "--namespace", &self.namespace, &pod][..], &touch].concat());
+        let output = self.kubectl(&[&["exec", "--namespace", &self.namespace, &pod][..], &touch].concat());
         assert!(output.status.success(), "{}", said(&output));
     }
 
     /// Asked of the cluster, not of the program.
     pub fn model_has_ended(&self) -> bool {
         let path = "--output=jsonpath={.status.containerStatuses[?(@.name==\"model\")].state.terminated.exitCode}";
-        !kubectl(&["get", &self.pod(), "--namespace", &self.namespace, path]).stdout.is_empty()
+        !self.kubectl(&["get", &self.pod(), "--namespace", &self.namespace, path]).stdout.is_empty()
     }
 
     /// Objects of somebody else, called as those of a job are, with labels as the predecessor's.
@@ -171,7 +191,7 @@ impl Ground {
     }
 
     pub fn names(&self, kinds: &str) -> Vec<String> {
-        let output = kubectl(&["get", kinds, "--namespace", &self.namespace, "--output=name"]);
+        let output = self.kubectl(&["get", kinds, "--namespace", &self.namespace, "--output=name"]);
         let text = String::from_utf8(output.stdout).unwrap();
         // What every namespace has.
         text.lines()
@@ -190,7 +210,8 @@ impl Ground {
     }
 
     pub fn apply_text(&self, text: &str) {
-        let mut child = Command::new("kubectl")
+        let mut child = self
+            .kubectl_command()
             .args(["apply", "--namespace", &self.namespace, "--filename=-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -206,7 +227,7 @@ impl Drop for Ground {
         if std::thread::panicking() && self.work().join(".maddock/runs").exists() {
             println!("{}", std::fs::read_to_string(self.directory().join("events.jsonl")).unwrap_or_default());
         }
-        kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
+        self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
     }
 }
 

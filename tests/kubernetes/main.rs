@@ -13,9 +13,13 @@
 
 mod attempts;
 mod detached;
+mod disturbed;
 mod ground;
+mod own_cluster;
 mod rights;
 mod trouble;
+#[path = "../hazards/values.rs"]
+mod values;
 
 use serde_json::json;
 
@@ -200,6 +204,21 @@ fn hostile_values_arrive_in_the_pod_as_they_are() {
     ] {
         assert!(log.contains(&expected), "{expected}: {log}");
     }
+}
+
+#[test]
+fn whatever_names_arguments_and_variables_hold_arrives_in_the_pod_as_it_is() {
+    if Ground::new("any values", json!({}), GOOD).is_none() {
+        return;
+    }
+    values::arrive(2, |values| {
+        let ground = Ground::new("any values", values.card(), &values::script()).unwrap();
+        let output = ground.command(json!({}), json!({"docker_env_vars": values.environment()})).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{values:?}: {}", said(&output));
+        assert_eq!(ground.job()["rows"][0]["model"], values.model);
+        assert_eq!(ground.left(), NOTHING);
+        ground.log_so_far()
+    });
 }
 
 #[test]

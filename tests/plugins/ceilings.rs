@@ -209,3 +209,61 @@ async fn policy_lowers_the_ceilings_of_a_call_and_never_raises_them() {
     let said = sentence(place.load(&flood(1000)).arrange(&session, &topology()).await);
     assert!(said.contains("it told more than 65536 bytes"), "{said}");
 }
+
+/// A launcher that asks the host for something about a file, again and again, with names of the file that get shorter.
+fn uses_files(name: &str, file: &str, import: &str, call: &str) -> Vec<u8> {
+    let imports = format!("(import \"maddock:plugin/files@0.1.0\" {import})");
+    let data = format!("(data (i32.const 2048) \"{file}\") (global $length (mut i32) (i32.const {}))", file.len());
+    let shorter = "(global.set $length (i32.sub (global.get $length) (i32.const 1)))";
+    launcher(name, &imports, &data, &format!("(loop $again {call} {shorter} (br $again)) unreachable"))
+}
+
+/// Of the layer that a test adds: one limit for everybody, and leave for one plugin to use files.
+fn limited(place: &Place, plugin: &maddock::plugin::Plugin, limit: &str) -> Session {
+    let digest = &plugin.loaded().identity.digest;
+    let text = format!(
+        "schema = 1\n[[limits]]\nplugin = \"*\"\n{limit}\n[[allow]]\nplugin = \"*\"\ndigest = \"{digest}\"\ncalls = [\"files.read-head\", \"files.lock\"]\nscope.path = [\"$tree/**\"]\n"
+    );
+    let policy = Policy::shipped(place.roots()).and_then(|policy| policy.with_layer(Level::User, "user", &text));
+    place.session_under(policy.unwrap())
+}
+
+#[tokio::test]
+async fn each_limit_of_a_policy_ends_the_call_that_reaches_it_and_says_which() {
+    let place = Place::new();
+    let path = place.file("zzzzzzzzzzzz", &vec![0; 70_000]).display().to_string();
+    for shorter in 1..12 {
+        std::fs::hard_link(&path, &path[..path.len() - shorter]).unwrap();
+    }
+    let reads = uses_files(
+        "p",
+        &path,
+        "\"read-head\" (func $read (param i32 i32 i64 i32))",
+        "(global.set $next (i32.const 65536))
+         (call $read (i32.const 2048) (global.get $length) (i64.const 40000) (i32.const 1024))",
+    );
+    let locks = uses_files(
+        "p",
+        &path,
+        "\"lock\" (func $lock (param i32 i32 i32 i32))",
+        "(call $lock (i32.const 2048) (global.get $length) (i32.const 0) (i32.const 1024))",
+    );
+    let grows = "(loop $again (drop (memory.grow (i32.const 1))) (br $again)) unreachable";
+    let cases = [
+        ("memory = \"1 MiB\"", launcher_that("p", grows), "it asked for more than 1048576 bytes of memory"),
+        ("processor = 0.1", launcher_that("p", FOREVER), "it computed for more than 0.1 s"),
+        ("time = 0.1", launcher_that("p", FOREVER), "no answer within 0.1 s"),
+        ("log = \"64 KiB\"", flood(1000), "it told more than 65536 bytes"),
+        ("transfer = \"100 KB\"", reads, "it moved more than 100000 bytes"),
+        ("host-calls = 7", asks_often(), "it made more than 7 host calls"),
+        ("instances = 3", launcher("p", "", &"(memory 0)".repeat(4), ANSWER), "it consists of more than 3 instances"),
+        ("handles = 2", locks, "it held more than 2 things of the host at once"),
+    ];
+    for (limit, plugin, expected) in cases {
+        // Each is another component of the same name, and an engine remembers by name.
+        let aside = Place::new();
+        let plugin = aside.load(&plugin);
+        let said = sentence(plugin.arrange(&limited(&place, &plugin, limit), &topology()).await);
+        assert!(said.contains(expected), "{limit}: {said}");
+    }
+}

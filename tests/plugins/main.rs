@@ -9,8 +9,11 @@
 mod answers;
 mod ceilings;
 mod component;
+mod lifecycle;
 mod loading;
 mod manifests;
 mod place;
 mod refusals;
+mod registry;
+mod signers;
 mod stderr;

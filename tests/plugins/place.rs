@@ -11,6 +11,7 @@ use maddock::capability::secrets::SecretStore;
 use maddock::capability::trace::Trace;
 use maddock::plugin::catalog::{Catalog, Entry};
 use maddock::plugin::launch::{Arrangement, Program, Topology};
+use maddock::plugin::package::signature::TrustedKey;
 use maddock::plugin::{Ceilings, Environment, Plugin, PluginError, Plugins, RunContext, Session};
 
 /// The directory, and an engine with a cache inside it.
@@ -50,6 +51,13 @@ impl Place {
     pub fn try_load(&self, bytes: &[u8]) -> Result<Plugin, PluginError> {
         let entry = Entry::of_file(&self.file("plugin.wasm", bytes))?;
         self.plugins.load(&entry)
+    }
+
+    /// Loads a component's file where the signatures of these keys count.
+    pub fn load_trusting(&self, file: &Path, keys: Vec<TrustedKey>) -> Result<Plugin, PluginError> {
+        let engine = self.plugins.shared_engine();
+        let loaded = engine.load(&Entry::of_file(file)?.trusting(keys.into()))?;
+        Ok(Plugin::new(engine, loaded))
     }
 
     pub fn load(&self, bytes: &[u8]) -> Plugin {

@@ -6,7 +6,7 @@ use crate::component::{ANSWER, good_launcher, launcher};
 use crate::place::{Place, sentence};
 
 /// A launcher that answers whatever `facts.hostname` answers: success and error lie in memory as its own answer does.
-fn curious(name: &str) -> Vec<u8> {
+pub fn curious(name: &str) -> Vec<u8> {
     let import = "(import \"maddock:plugin/facts@0.1.0\" \"hostname\" (func $hostname (param i32)))";
     launcher(name, import, "", "(call $hostname (i32.const 1024)) i32.const 1024")
 }

@@ -82,13 +82,14 @@ fn cache() -> &'static Path {
 pub struct Ground {
     root: TempDir,
     site: bool,
+    variables: Vec<(String, String)>,
 }
 
 impl Ground {
     /// With a model `m`, whose card has `more`.
     pub fn new(more: Value, script: &str) -> Self {
         let root = tempfile::Builder::new().prefix("maddock policy ").tempdir().unwrap();
-        let ground = Self { root, site: false };
+        let ground = Self { root, site: false, variables: Vec::new() };
         let mut card = json!({"name": "m", "dockerfile": "docker/none", "scripts": "scripts/m/run.sh", "n_gpus": "0",
             "owner": "a@example.com", "training_precision": "", "tags": ["t"], "args": ""});
         card.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -109,6 +110,12 @@ impl Ground {
         self.mode("site", 0o755);
         fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
         self.site = true;
+        self
+    }
+
+    /// With a variable more, `COLUMNS` for one.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -155,9 +162,10 @@ impl Ground {
             .env("LC_ALL", "C.UTF-8")
             .current_dir(self.work())
             .stdin(Stdio::null());
-        for name in ["PATH", "HOME", "SLURM_CONF", "DOCKER_HOST"] {
+        for name in ["PATH", "HOME", "SLURM_CONF", "DOCKER_HOST", "KUBECONFIG"] {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

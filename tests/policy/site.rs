@@ -64,7 +64,7 @@ fn a_site_that_allows_one_partition_runs_jobs_there_and_nothing_else() {
     let site = format!("{ANY_RUN}{}", ONE_PARTITION.replace("PARTITION", &partition));
     let ground = Ground::plain().below(&site);
     let section = |partition: &str, nodes: u32| {
-        json!({"slurm": {"partition": partition, "nodes": nodes, "time": "00:05:00"}}).to_string()
+        json!({"slurm": {"partition": partition, "nodes": nodes, "time": "00:05:00", "container": false}}).to_string()
     };
     ground.run("slurm", &["-c", &section(&partition, 1)]).exits(0);
     let site_says = "the site's administrator adds to /etc/maddock/policy.toml";
@@ -85,6 +85,81 @@ fn a_site_that_allows_one_partition_runs_jobs_there_and_nothing_else() {
     ground.user(all);
     ground.write("work/maddock-policy.toml", all);
     ground.run("process", &["--policy", "maddock-policy.toml"]).exits(5).says(&["plugin `target-process`"]);
+}
+
+#[test]
+fn a_site_that_allows_one_partition_does_so_where_there_is_no_container_engine() {
+    if !can_have_a_site() {
+        return;
+    }
+    let Some(partition) = partition() else { return };
+    let none = "\n[[deny]]\nplugin = \"*\"\ncalls = [\"docker.*\"]\nreason = \"there is no engine here\"\n";
+    let site = format!("{ANY_RUN}{}{none}", ONE_PARTITION.replace("PARTITION", &partition));
+    let ground = Ground::plain().below(&site).with("DOCKER_HOST", "unix:///nowhere/engine.sock").with("COLUMNS", "80");
+    let section = |partition: &str| {
+        json!({"slurm": {"partition": partition, "nodes": 1, "time": "00:05:00", "container": false}}).to_string()
+    };
+    ground.run("slurm", &["-c", &section(&partition)]).exits(0);
+    let asked = |call: &str| {
+        ground
+            .trace()
+            .iter()
+            .any(|line| line["call"].as_str().unwrap().starts_with(call) && line["verdict"] == "allowed")
+    };
+    assert!(!asked("docker."), "the kernel does not ask for it either");
+    let refused = ground.run("slurm", &["-c", &section("elsewhere")]).exits(5);
+    refused.says(&[
+        "partition `elsewhere`",
+        "adds to /etc/maddock/policy.toml",
+        "scope.partition = [",
+        "\"elsewhere\"]",
+    ]);
+    let image = r#"{"MAD_CONTAINER_IMAGE": "localhost/none:1"}"#;
+    ground.run("docker", &["-c", image]).exits(5).says(&["plugin `target-docker`", "/etc/maddock/policy.toml"]);
+    ground
+        .call(&["policy", "explain", "target-docker", "docker.pull-image"])
+        .exits(5)
+        .says(&["the site policy denies it: there is no engine here", "a denial beats every grant"]);
+    let cluster = r#"{"MAD_CONTAINER_IMAGE": "localhost/none:1", "k8s": {"namespace": "default"}}"#;
+    ground
+        .run("k8s", &["-c", cluster])
+        .exits(5)
+        .says(&["plugin `target-k8s`", "the site's administrator adds to /etc/maddock/policy.toml"]);
+    ground.run("process", &[]).exits(5).says(&["plugin `target-process`"]);
+}
+
+#[test]
+fn a_site_that_allows_images_of_one_registry_on_one_partition_refuses_all_others() {
+    if !can_have_a_site() {
+        return;
+    }
+    let (Some(partition), Some(image)) = (partition(), needed("MADDOCK_TEST_IMAGE")) else { return };
+    let Some(registry) = needed("MADDOCK_TEST_REGISTRY").filter(|registry| image.starts_with(&format!("{registry}/")))
+    else {
+        return;
+    };
+    // Nodes run this very binary, or the one that is named for them.
+    let program = std::env::var("MADDOCK_TEST_STATIC").unwrap_or_else(|_| env!("CARGO_BIN_EXE_maddock").to_owned());
+    let images = format!(
+        "\n[[allow]]\nplugin = \"target-slurm\"\ncalls = [\"docker.registry-digest\"]\nscope.registry = [\"{registry}\"]\n\
+         scope.image = [\"{registry}/**\"]\nscope.secret = []\n"
+    );
+    let ground = Ground::plain().below(&format!("{ANY_RUN}{}{images}", ONE_PARTITION.replace("PARTITION", &partition)));
+    let context = |partition: &str, image: &str| {
+        json!({"MAD_CONTAINER_IMAGE": image, "slurm": {"partition": partition, "nodes": 1, "time": "00:05:00", "mem": "100M",
+            "image_transfer": "registry", "maddock": program}})
+        .to_string()
+    };
+    ground.run("slurm", &["-c", &context(&partition, &image)]).exits(0);
+    let site_says = "the site's administrator adds to /etc/maddock/policy.toml";
+    for other in [
+        "evil.example/a:1",
+        "docker.io/library/busybox:1",
+        &image.replace(&registry, &format!("{registry}.evil.example")),
+    ] {
+        ground.run("slurm", &["-c", &context(&partition, other)]).exits(5).says(&["docker.registry-digest", site_says]);
+    }
+    ground.run("slurm", &["-c", &context("elsewhere", &image)]).exits(5).says(&["partition `elsewhere`", site_says]);
 }
 
 #[test]

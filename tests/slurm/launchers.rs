@@ -10,6 +10,11 @@ fn metric(script: &str) -> String {
     format!("{script}\necho \"performance: 1 things_per_second\"\n")
 }
 
+/// Wherever there is room, without an image.
+fn program() -> Value {
+    json!({"container": false})
+}
+
 fn context(section: Value, distributed: Value) -> Value {
     json!({"slurm": section, "distributed": distributed})
 }
@@ -179,7 +184,7 @@ fn within_an_allocation_it_runs_there_and_the_allocation_stays() {
     let Some(ground) = Ground::new("an allocation", once_card(), ONCE) else { return };
     let allocation = Allocation::of(2);
     // No partition is named: nothing is handed in.
-    let output = allocation.shell(ground.command(&json!({}))).output().unwrap();
+    let output = allocation.shell(ground.command(&program())).output().unwrap();
     once_ran_well(&ground, &output);
     assert!(ground.log().contains(&format!("allocation {} ", allocation.id)), "{}", ground.log());
     assert_eq!(allocation.ask("%T"), "RUNNING");
@@ -190,13 +195,13 @@ fn a_script_that_fails_or_is_too_large_or_is_interrupted_leaves_the_allocation_a
     let card = json!({"distributed": {"launcher": "slurm_multi", "nnodes": 1}});
     let Some(failing) = Ground::new("failing within an allocation", card.clone(), "exit 9\n") else { return };
     let allocation = Allocation::of(1);
-    let output = allocation.shell(failing.command(&json!({}))).output().unwrap();
+    let output = allocation.shell(failing.command(&program())).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(failing.job()["execution"]["code"], 9, "{}", said(&output));
     assert_eq!(allocation.ask("%T"), "RUNNING");
 
     let large = Ground::new("too large for it", once_card(), ONCE).unwrap();
-    let output = allocation.shell(large.command(&json!({}))).output().unwrap();
+    let output = allocation.shell(large.command(&program())).output().unwrap();
     assert_ne!(output.status.code(), Some(0));
     assert!(said(&output).contains("takes 2 nodes") && said(&output).contains("has 1"), "{}", said(&output));
     assert_eq!(allocation.ask("%T"), "RUNNING");
@@ -205,7 +210,7 @@ fn a_script_that_fails_or_is_too_large_or_is_interrupted_leaves_the_allocation_a
     let script = format!("touch {}/begun\nsrun sleep 600\n", mark.path().display());
     let endless = Ground::new("interrupted within it", card, &script).unwrap();
     let mut run =
-        allocation.shell(endless.command(&json!({}))).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        allocation.shell(endless.command(&program())).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while !mark.path().join("begun").exists() {
         assert!(Instant::now() < deadline, "the script did not begin");

@@ -11,9 +11,12 @@
 )]
 
 mod hazards;
+mod images;
 mod launchers;
 mod own_cluster;
 mod trouble;
+#[path = "../hazards/values.rs"]
+mod values;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -86,10 +89,14 @@ impl Ground {
         runs.remove(0)
     }
 
+    /// The directory of the only job.
+    fn job_directory(&self) -> PathBuf {
+        let mut jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
+        jobs.next().unwrap().unwrap().path()
+    }
+
     fn job(&self) -> Value {
-        let jobs = std::fs::read_dir(self.directory().join("jobs")).unwrap();
-        let job = jobs.map(|job| job.unwrap().path()).next().unwrap();
-        serde_json::from_str(&std::fs::read_to_string(job.join("job.json")).unwrap()).unwrap()
+        serde_json::from_str(&std::fs::read_to_string(self.job_directory().join("job.json")).unwrap()).unwrap()
     }
 
     fn log(&self) -> String {
@@ -133,7 +140,7 @@ impl Drop for Ground {
 }
 
 fn cpu() -> Value {
-    json!({"partition": "cpu", "exclusive": false, "mem": "100M"})
+    json!({"partition": "cpu", "exclusive": false, "mem": "100M", "container": false})
 }
 
 fn with(section: Value, more: Value) -> Value {
@@ -262,9 +269,21 @@ fn ctrl_c_ends_a_running_job_on_its_nodes() {
 }
 
 #[test]
+fn a_job_that_waits_for_too_long_is_taken_out_of_the_queue() {
+    let Some(ground) = Ground::new("queue timeout", json!({}), GOOD) else { return };
+    // More nodes than there are.
+    let output = ground.run(&with(cpu(), json!({"nodes": 99, "queue_timeout": 2})));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert_eq!(job["execution"]["state"].as_str(), Some("never-started"), "{job:#}");
+    assert!(job["reason"].as_str().unwrap().contains("slurm.queue_timeout"), "{job:#}");
+    assert_eq!(ground.queue(), "");
+}
+
+#[test]
 fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
     let Some(ground) = Ground::new("no such partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"partition": "no-such-partition"}));
+    let output = ground.run(&json!({"partition": "no-such-partition", "container": false}));
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert_eq!(ground.job()["execution"]["state"].as_str(), Some("never-started"));
     assert!(said(&output).contains("partition"), "{}", said(&output));
@@ -273,7 +292,7 @@ fn a_partition_that_is_not_there_is_a_failure_that_names_those_that_are() {
 #[test]
 fn without_a_partition_the_scheduler_s_default_takes_the_job() {
     let Some(ground) = Ground::new("no partition", json!({}), GOOD) else { return };
-    let output = ground.run(&json!({"exclusive": false, "mem": "100M"}));
+    let output = ground.run(&json!({"exclusive": false, "mem": "100M", "container": false}));
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(ground.job()["verdict"], "SUCCESS");
 }
@@ -304,10 +323,65 @@ fn a_model_s_own_number_of_gpus_counts_more_than_the_preset_s_and_all_is_a_whole
         [(json!({"n_gpus": "2"}), "gpus-per-node=2\n"), (json!({"n_gpus": "-1"}), "gpus-per-node=8\n")]
     {
         let Some(ground) = Ground::new("presets and cards", card, GOOD) else { return };
-        let output = ground.command(&json!({})).arg("--dry-run").output().unwrap();
+        let output = ground.command(&json!({"container": false})).arg("--dry-run").output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
         assert!(said(&output).contains(&format!("| {expected}")), "{expected}: {}", said(&output));
     }
+}
+
+#[test]
+fn results_files_of_all_nodes_are_one_and_a_node_without_one_among_several_is_a_failure() {
+    let card = json!({"multiple_results": "r.csv"});
+    let file = "printf 'model,performance,metric,host\\nsmall,1%s,tokens/s,n%s\\nbig,5,tokens/s,x\\n' $NODE_RANK $NODE_RANK > r.csv\n";
+    let Some(ground) = Ground::new("results of all nodes", card.clone(), file) else { return };
+    let output = ground.run(&with(cpu(), json!({"nodes": 2})));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let job = ground.job();
+    let cells = |place: usize| {
+        ["performance", "metric", "host"].map(|name| job["rows"][place][name].as_str().unwrap_or("").to_owned())
+    };
+    assert_eq!(
+        (cells(0), cells(1)),
+        (["21", "tokens/s", "n0"].map(str::to_owned), ["10", "tokens/s", "x"].map(str::to_owned)),
+        "{job:#}"
+    );
+
+    let Some(ground) = Ground::new("results of two nodes", card, &format!("[ $NODE_RANK = 2 ] || {file}")) else {
+        return;
+    };
+    let output = ground.run(&with(cpu(), json!({"nodes": 3})));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert!(job["reason"].as_str().unwrap().contains("`r.csv`: 2 of 3 nodes left it"), "{job:#}");
+}
+
+#[test]
+fn a_limit_on_the_command_line_goes_before_the_preset_s_and_none_is_the_longest_that_there_is() {
+    let limit = |arguments: &[&str], card: Value, section: Value| {
+        let ground = Ground::new("limits", card, GOOD)?;
+        let mut command = ground.command(&with(json!({"partition": "cpu", "container": false}), section));
+        let output = command.arg("--dry-run").args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let said = said(&output);
+        let line = said.lines().find_map(|line| line.trim().strip_prefix("| time=").map(str::to_owned));
+        Some(line.unwrap_or_default())
+    };
+    let Some(preset) = limit(&[], json!({}), json!({})) else { return };
+    assert_eq!(preset, "1440");
+    assert_eq!(limit(&["--timeout", "86400"], json!({}), json!({})).unwrap(), "1450");
+    assert_eq!(limit(&[], json!({"timeout": 60}), json!({})).unwrap(), "11");
+    assert_eq!(limit(&["--timeout", "60"], json!({"timeout": 600}), json!({"time": "1:00:00"})).unwrap(), "60");
+    assert_eq!(limit(&["--timeout", "0"], json!({}), json!({})).unwrap(), "");
+
+    let Some((ground, signs)) = waiting("no limit") else { return };
+    let output = ground.command(&cpu()).args(["--detach", "--timeout", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let id = ground.wait_for("is handed in");
+    let listed = Command::new("squeue").args(["--noheader", "--format=%l", "--jobs", &id]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), "UNLIMITED");
+    std::fs::write(signs.path().join("go"), "").unwrap();
+    let attached = later(&ground, &["attach", "last"]);
+    assert_eq!(attached.status.code(), Some(0), "{}", said(&attached));
 }
 
 #[test]

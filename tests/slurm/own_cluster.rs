@@ -15,6 +15,7 @@ const CONFIGURATION: &str = "PartitionName=calm Nodes=node[1-2]\nPartitionName=d
                           PartitionName=drained Nodes=node5\nPartitionName=busy Nodes=node[6-7]\nSlurmdTimeout=20";
 
 pub(super) struct Cluster {
+    kind: Kind,
     scripts: PathBuf,
     directory: PathBuf,
     /// Tests that take the controller away are alone; the others get on with each other.
@@ -23,15 +24,43 @@ pub(super) struct Cluster {
     _watcher: Child,
 }
 
+/// One with an accounting, and a controller that soon forgets jobs that have ended.
+const ACCOUNTED: Kind =
+    Kind { nodes: 1, accounting: "dbd", configuration: "PartitionName=calm Nodes=node1\nMinJobAge=2" };
+/// One without: `sacct` ends with an error.
+const PLAIN: Kind = Kind { nodes: NODES, accounting: "file", configuration: CONFIGURATION };
+
+#[derive(Clone, Copy)]
+struct Kind {
+    nodes: u16,
+    accounting: &'static str,
+    configuration: &'static str,
+}
+
 static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
+static WITH_ACCOUNTING: OnceLock<Option<Cluster>> = OnceLock::new();
 
 /// None, with a line, where there are no scripts.
 pub(super) fn cluster(test: &str) -> Option<&'static Cluster> {
-    let cluster = CLUSTER.get_or_init(|| Some(Cluster::start(std::env::var_os("MADDOCK_TEST_SLURM_SCRIPTS")?.into())));
+    let start = || Some(Cluster::start(std::env::var_os("MADDOCK_TEST_SLURM_SCRIPTS")?.into(), PLAIN));
+    let cluster = CLUSTER.get_or_init(start);
     if cluster.is_none() {
         println!("skipped: {test} (MADDOCK_TEST_SLURM_SCRIPTS is not set)");
     }
     cluster.as_ref()
+}
+
+/// The one with an accounting; none where the programs for that are not installed.
+pub(super) fn with_accounting(test: &str) -> Option<&'static Cluster> {
+    let start = || Some(Cluster::start(std::env::var_os("MADDOCK_TEST_SLURM_SCRIPTS")?.into(), ACCOUNTED));
+    let there = ["slurmdbd", "mariadbd"].iter().all(|name| {
+        ["/usr/sbin", "/usr/bin", "/sbin"].iter().any(|directory| std::path::Path::new(directory).join(name).exists())
+    });
+    let cluster = if there { WITH_ACCOUNTING.get_or_init(start).as_ref() } else { None };
+    if cluster.is_none() {
+        println!("skipped: {test} (MADDOCK_TEST_SLURM_SCRIPTS is not set, or slurmdbd and mariadbd are not installed)");
+    }
+    cluster
 }
 
 /// The first of the ports that the scripts count from. What they use must be free now.
@@ -45,7 +74,7 @@ fn base_port() -> u16 {
 }
 
 impl Cluster {
-    fn start(scripts: PathBuf) -> Self {
+    fn start(scripts: PathBuf, kind: Kind) -> Self {
         let scripts = scripts.canonicalize().unwrap();
         let directory = tempfile::Builder::new().prefix("maddock-slurm-").tempdir().unwrap().keep();
         let watch = directory.join("watch.sh");
@@ -61,7 +90,7 @@ impl Cluster {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let cluster = Self { scripts, directory, turn: RwLock::new(()), _watcher: watcher };
+        let cluster = Self { kind, scripts, directory, turn: RwLock::new(()), _watcher: watcher };
         cluster.up(&base_port().to_string());
         cluster
     }
@@ -72,11 +101,10 @@ impl Cluster {
         let status = Command::new(self.scripts.join("up.sh"))
             .env("SLURM_CLUSTER_DIR", &self.directory)
             .env("SLURM_CLUSTER_PORT", port)
-            .env("SLURM_CLUSTER_NODES", NODES.to_string())
+            .env("SLURM_CLUSTER_NODES", self.kind.nodes.to_string())
             .env("SLURM_CLUSTER_GPUS", "0")
-            // No accounting: `sacct` ends with an error.
-            .env("SLURM_CLUSTER_ACCT", "file")
-            .env("SLURM_CLUSTER_EXTRA", CONFIGURATION)
+            .env("SLURM_CLUSTER_ACCT", self.kind.accounting)
+            .env("SLURM_CLUSTER_EXTRA", self.kind.configuration)
             .env("SLURM_CLUSTER_INSTALL", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::own_cluster::cluster;
+use super::own_cluster::{cluster, with_accounting};
 use super::*;
 
 /// Waits for a sign, and has its figure.
@@ -200,7 +200,7 @@ fn a_job_that_the_controller_forgot_is_judged_by_what_its_nodes_left_where_there
     cluster.tell(&["reconfigure"]);
     drop(turn);
     let _turn = cluster.with_others();
-    // Both at once: each has its patience with an accounting that may be late.
+    // Nobody waits for an accounting where all nodes have said how it ended.
     let collect = |ground: &Ground| {
         let mut collect = Command::new(MADDOCK);
         collect.args(["collect", "last"]).current_dir(ground.work()).env("SLURM_CONF", cluster.configuration());
@@ -212,9 +212,45 @@ fn a_job_that_the_controller_forgot_is_judged_by_what_its_nodes_left_where_there
     {
         let output = collecting.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(exit), "{}", said(&output));
+        let events = std::fs::read_to_string(ground.directory().join("events.jsonl")).unwrap();
+        assert!(events.contains("it is not in the queue, and no accounting knows it yet"), "{events}");
+        assert!(!events.contains("it has left the queue"), "{events}");
         let job = ground.job();
         assert_eq!((job["execution"]["code"].as_i64(), text(&job, "/verdict")), (Some(code), verdict), "{job:#}");
         assert_eq!(text(&job, "/rows/0/status"), verdict);
+    }
+}
+
+#[test]
+fn a_job_that_the_controller_forgot_is_judged_by_the_accounting_where_its_nodes_left_nothing() {
+    let Some(cluster) = with_accounting("an accounting") else { return };
+    let _turn = cluster.with_others();
+    for (end, exit, state, code) in
+        [("", 0, "exited", Some(0)), ("exit 5\n", 3, "exited", Some(5)), ("time", 3, "timed-out", None)]
+    {
+        let signs = tempfile::tempdir().unwrap();
+        let late = end == "time";
+        let script = if late { until_told(&signs) } else { format!("{GOOD}{end}") };
+        let Some(ground) = Ground::new("an accounting", json!({}), &script) else { return };
+        let output = cluster.command(&ground, "calm", json!({})).arg("--detach").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        let id = ground.wait_for("is handed in");
+        if late {
+            until("the job", || signs.path().join("begun-0").exists());
+            cluster.tell(&["update", &format!("jobid={id}"), "endtime=now"]);
+        }
+        until("the controller to forget", || !cluster.ask("scontrol", &["show", "job", &id]).0);
+        // As where a node is killed outright.
+        for file in ["ended", "result"] {
+            let _ = std::fs::remove_file(ground.job_directory().join("nodes/0").join(file));
+        }
+        let mut collect = Command::new(MADDOCK);
+        collect.args(["collect", "last"]).current_dir(ground.work()).env("SLURM_CONF", cluster.configuration());
+        let output = collect.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{}", said(&output));
+        let job = ground.job();
+        assert_eq!((text(&job, "/execution/state"), job["execution"]["code"].as_i64()), (state, code), "{job:#}");
+        assert_eq!(text(&job, "/rows/0/status"), if exit == 0 { "SUCCESS" } else { "FAILURE" }, "{job:#}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Here each call is described to the gate; what acts lies in the modules below and needs an `Engine`, which is had for a
 //! permit only. No program is ever run, and no container of another run is ever touched.
 
+mod archive;
 mod build;
 mod containers;
 mod context;
@@ -39,7 +40,7 @@ use crate::plugin::{RunContext, State};
 
 pub use engine::Connection;
 pub(super) use engine::patiently;
-pub(super) use upkeep::{sweep, version};
+pub(super) use upkeep::{sweep, sweep_job, version};
 
 use build::Building;
 use engine::Engine;
@@ -249,6 +250,27 @@ impl docker::Host for State {
             let login = images::login(&reference, login.as_deref(), &caller.context.secrets)?;
             images::registry_digest(&caller.engine(&permit).await?, &reference, login).await
         })
+    }
+
+    async fn save_image(&mut self, reference: String, path: String) -> Answer<ImageInfo> {
+        let place = match archive::destination(&self.context.roots.run, &path) {
+            Ok(place) => place,
+            Err(error) => return Ok(Err(error)),
+        };
+        let call = Call::<Docker>::new("save-image").on("image", &reference).on("path", place.to_string_lossy());
+        gated!(self, call, |caller, permit| async {
+            let reference = Reference::parse(&reference)?;
+            archive::save(&caller.engine(&permit).await?, &reference, &place).await
+        })
+    }
+
+    async fn load_image(&mut self, path: String, id: String) -> Answer<ImageInfo> {
+        let place = match archive::source(&path) {
+            Ok(place) => place,
+            Err(error) => return Ok(Err(error)),
+        };
+        let call = Call::<Docker>::new("load-image").on("image", &id).on("path", place.to_string_lossy());
+        gated!(self, call, |caller, permit| async { archive::load(&caller.engine(&permit).await?, &place, &id).await })
     }
 
     async fn build_image(&mut self, spec: BuildSpec) -> Answer<Resource<Build>> {

@@ -46,12 +46,39 @@ pub enum PluginEvent {
     },
 }
 
-/// Replaces what could drive a terminal: C0 and C1 control characters (but tab), and bidirectional overrides.
+/// Bytes of one message that are kept: it is a line for a person.
+const LONGEST: usize = 16 << 10;
+
+/// What could drive a terminal or pass for another line: control characters of C0 and C1, what turns the direction of text,
+/// and what parts lines.
+#[must_use]
+pub fn is_hostile(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Replaces what [`is_hostile`], but for tabs.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let hostile =
-        |c: char| (c.is_control() && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_hostile(c) && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same for one message of a plugin: what is longer than a person reads is cut, and says so.
+fn message_of(text: &str) -> String {
+    cut(&printable(text), LONGEST)
+}
+
+/// So many bytes of a text at most, and how many it had.
+#[must_use]
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let mut end = most;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len())
 }
 
 /// The same for what may have several lines: those after the first are set in, so that none of them can pass for another
@@ -73,9 +100,9 @@ impl State {
 impl events::Host for State {
     async fn log(&mut self, level: Level, message: String, fields: Vec<Entry>) -> wasmtime::Result<()> {
         let told: usize = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
-        let fields = fields.into_iter().map(|field| (printable(&field.name), printable(&field.value))).collect();
-        let message = printable(&message);
-        self.tell(told + message.len(), PluginEvent::Log { level, message, fields }).await
+        let told = told.saturating_add(message.len());
+        let fields = fields.into_iter().map(|field| (message_of(&field.name), message_of(&field.value))).collect();
+        self.tell(told, PluginEvent::Log { level, message: message_of(&message), fields }).await
     }
 
     async fn output(&mut self, node: u32, stream: OutputStream, bytes: Vec<u8>) -> wasmtime::Result<()> {
@@ -83,8 +110,7 @@ impl events::Host for State {
     }
 
     async fn state(&mut self, phase: Phase, reason: String) -> wasmtime::Result<()> {
-        let reason = printable(&reason);
-        self.tell(reason.len(), PluginEvent::State { phase, reason }).await
+        self.tell(reason.len(), PluginEvent::State { phase, reason: message_of(&reason) }).await
     }
 
     async fn progress(
@@ -94,9 +120,9 @@ impl events::Host for State {
         total: Option<u64>,
         unit: String,
     ) -> wasmtime::Result<()> {
-        let activity = printable(&activity);
-        self.tell(activity.len() + unit.len(), PluginEvent::Progress { activity, done, total, unit: printable(&unit) })
-            .await
+        let told = activity.len().saturating_add(unit.len());
+        let (activity, unit) = (message_of(&activity), message_of(&unit));
+        self.tell(told, PluginEvent::Progress { activity, done, total, unit }).await
     }
 }
 

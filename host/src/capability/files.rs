@@ -1,9 +1,11 @@
 //! `files`: files, scoped by roots.
 //!
 //! The gate is asked for the path that will be touched, with every link resolved, so that a link cannot lead out of a
-//! root. Nothing here may act on a path as the plugin wrote it, and no function that acts can be called without a permit.
+//! root; what acts reaches that path through no link at all. Nothing here may act on a path as the plugin wrote it, and no
+//! function that acts can be called without a permit.
 
 pub(crate) mod copy;
+mod held;
 pub(crate) mod lock;
 pub(crate) mod place;
 pub(crate) mod touch;

@@ -12,8 +12,10 @@ use std::time::Instant;
 use maddock_bindings::api::types;
 
 use super::ApiError;
+use super::events::cut;
 use super::policy::{Policy, Verdict, vocabulary};
 use super::trace::{Outcome, Record, Trace};
+use crate::plugin::RunContext;
 
 /// One family of host calls: the name of its WIT interface.
 pub trait Capability {
@@ -66,6 +68,8 @@ pub struct Identity {
     pub digest: String,
     /// Whether the component is part of this binary.
     pub built_in: bool,
+    /// The trusted public key whose signature of these bytes was verified.
+    pub signer: Option<String>,
 }
 
 /// Leave to do one host call. Made by [`Gate::permit`] alone; recorded in the trace when it ends.
@@ -74,6 +78,7 @@ pub struct Identity {
 pub struct Permit<C> {
     trace: Arc<Trace>,
     record: Option<Record>,
+    hidden: Option<Arc<RunContext>>,
     started: Instant,
     family: PhantomData<C>,
 }
@@ -83,7 +88,7 @@ impl<C> Permit<C> {
     pub fn finish<T>(mut self, answer: Result<T, ApiError>) -> Result<T, ApiError> {
         let outcome = match &answer {
             Ok(_) => Outcome::Ok,
-            Err(error) => Outcome::Error(error.message.clone()),
+            Err(error) => Outcome::Error(recorded(&error.message, self.hidden.as_deref())),
         };
         self.close(outcome);
         answer
@@ -111,6 +116,33 @@ pub struct Gate {
     trace: Arc<Trace>,
     identity: Arc<Identity>,
     calls: Arc<Calls>,
+    hidden: Option<Arc<RunContext>>,
+}
+
+/// Bytes of one value that are recorded and told.
+const VALUE: usize = 4 << 10;
+/// Values of one call that are recorded.
+const VALUES: usize = 512;
+/// Bytes of a refusal and of the lines that would allow it.
+const REFUSAL: usize = 16 << 10;
+
+/// What is recorded of a text: no secret, and not without end.
+fn recorded(text: &str, hidden: Option<&RunContext>) -> String {
+    let mut text = cut(text, VALUE);
+    for secret in hidden.iter().flat_map(|context| context.secrets.values()) {
+        if text.contains(secret) {
+            text = text.replace(secret, "[secret]");
+        }
+    }
+    text
+}
+
+/// The same for everything that a call wants to touch.
+fn all_recorded(scope: Vec<(&'static str, String)>, hidden: Option<&RunContext>) -> Vec<(&'static str, String)> {
+    let more = scope.len().saturating_sub(VALUES);
+    let last = scope.get(VALUES).map(|(name, _)| (*name, format!("… ({more} more)")));
+    let first = scope.into_iter().take(VALUES).map(|(name, value)| (name, recorded(&value, hidden)));
+    first.chain(last).collect()
 }
 
 /// How many calls there were, and may be.
@@ -130,7 +162,13 @@ impl Gate {
     /// The same, for so many calls.
     #[must_use]
     pub fn limited(policy: Arc<Policy>, trace: Arc<Trace>, identity: Arc<Identity>, most: u64) -> Self {
-        Self { policy, trace, identity, calls: Arc::new(Calls { done: AtomicU64::new(0), most }) }
+        Self { policy, trace, identity, calls: Arc::new(Calls { done: AtomicU64::new(0), most }), hidden: None }
+    }
+
+    /// The same, which records no secret of this invocation.
+    #[must_use]
+    pub fn hiding(self, context: Arc<RunContext>) -> Self {
+        Self { hidden: Some(context), ..self }
     }
 
     /// The ceiling of calls, where it was reached. Whoever runs the plugin ends it then; until that happens, each further
@@ -161,7 +199,7 @@ impl Gate {
         let record = Record {
             plugin: self.identity.clone(),
             call: name,
-            scope: call.scope,
+            scope: all_recorded(call.scope, self.hidden.as_deref()),
             rule: verdict.rule().clone(),
             outcome: Outcome::Abandoned,
             duration: std::time::Duration::ZERO,
@@ -170,14 +208,15 @@ impl Gate {
             Verdict::Allowed { .. } => Ok(Permit {
                 trace: self.trace.clone(),
                 record: Some(record),
+                hidden: self.hidden.clone(),
                 started: Instant::now(),
                 family: PhantomData,
             }),
             Verdict::Denied(denial) => {
                 let error = types::Error {
                     kind: types::ErrorKind::Denied,
-                    message: denial.message.clone(),
-                    hint: Some(denial.remedy.clone()),
+                    message: cut(&denial.message, REFUSAL),
+                    hint: Some(cut(&denial.remedy, REFUSAL)),
                     details: vec![types::Entry { name: "rule".to_owned(), value: denial.rule.to_string() }],
                 };
                 self.trace.append(&Record { outcome: Outcome::Denied, ..record });

@@ -11,6 +11,7 @@ mod logs;
 mod object;
 mod owner;
 mod position;
+mod proxy;
 mod reflect;
 mod scope;
 mod secret;
@@ -61,6 +62,7 @@ impl State {
         connection: &Connection,
         describe: impl FnOnce(Call<Kube>) -> Call<Kube>,
     ) -> Result<(Permit<Kube>, Place), ApiError> {
+        self.refuse_own(&connection.kubeconfig)?;
         let call = Call::<Kube>::new(operation);
         match self.context.clusters.place(connection, &self.context.environment) {
             Ok(place) => Ok((self.gate.permit(describe(place.describe(call)))?, place)),
@@ -74,6 +76,23 @@ impl State {
                 Err(refused.unwrap_or_else(|| error(ErrorKind::Failed, "the cluster is not known")))
             }
         }
+    }
+
+    /// Connections in the run's own directory are a plugin's: it could call any server by the name of a context that it may
+    /// use, and have files of this machine sent there for credentials.
+    fn refuse_own(&self, file: &str) -> Result<(), ApiError> {
+        let run = &self.context.roots.run;
+        let path = std::path::Path::new(file);
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = !file.is_empty() && !run.as_os_str().is_empty() && (real.starts_with(run) || path.starts_with(run));
+        if !own {
+            return Ok(());
+        }
+        Err(super::error_with_hint(
+            ErrorKind::Denied,
+            "connections in the run's own directory are not used: plugins write there",
+            "name a file of the user's",
+        ))
     }
 
     fn charge_moved(&mut self, bytes: u64) -> wasmtime::Result<()> {

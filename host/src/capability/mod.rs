@@ -53,3 +53,8 @@ pub async fn sweep(context: &crate::plugin::RunContext, keep: &[String]) -> Vec<
     problems.extend(kube::sweep(context, keep).await);
     problems
 }
+
+/// The same for what belongs to one job, where others of the run go on.
+pub async fn sweep_job(context: &crate::plugin::RunContext, job: &str) -> Vec<String> {
+    docker::sweep_job(context, job).await
+}

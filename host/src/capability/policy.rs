@@ -206,6 +206,7 @@ pub struct Policy {
     layers: Vec<Layer>,
     roots: Roots,
     homes: Homes,
+    given: Vec<PathBuf>,
 }
 
 /// What keeps a call from being allowed.
@@ -240,7 +241,7 @@ impl Policy {
     /// # Errors
     /// The shipped file is malformed: a fault of the build.
     pub fn shipped(roots: Roots) -> Result<Self, PolicyError> {
-        let mut policy = Self { layers: Vec::new(), roots, homes: Homes::default() };
+        let mut policy = Self { layers: Vec::new(), roots, homes: Homes::default(), given: Vec::new() };
         policy.add(Level::Shipped, SHIPPED_NAME, SHIPPED, false)?;
         Ok(policy)
     }
@@ -251,7 +252,7 @@ impl Policy {
     /// The text is not a policy.
     #[doc(hidden)]
     pub fn of_text(roots: Roots, name: &str, text: &str) -> Result<Self, PolicyError> {
-        let mut policy = Self { layers: Vec::new(), roots, homes: Homes::default() };
+        let mut policy = Self { layers: Vec::new(), roots, homes: Homes::default(), given: Vec::new() };
         policy.add(Level::Shipped, name, text, false)?;
         Ok(policy)
     }
@@ -286,6 +287,12 @@ impl Policy {
     #[must_use]
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// Files that the command line names, absolute: for those who do a part of the same job elsewhere.
+    #[must_use]
+    pub fn given(&self) -> &[PathBuf] {
+        &self.given
     }
 
     /// Directories that rules speak of by name.
@@ -448,6 +455,8 @@ impl Policy {
             policy.add(level, &shown(&path), &text, true)?;
         }
         policy.homes = homes;
+        // One that cannot be made absolute was not read above.
+        policy.given = given.iter().filter_map(|path| std::path::absolute(path).ok()).collect();
         Ok(policy)
     }
 }

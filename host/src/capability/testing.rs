@@ -74,7 +74,8 @@ impl Setting {
             trace: self.trace,
             lifelines: if self.detached { Lifelines::let_go_at_once() } else { Lifelines::default() },
         };
-        let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
+        let identity =
+            Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
         let (events, _) = mpsc::channel(1);
         let take = context.trace.recorder().and_then(|to| to.begin(&identity, "test.call", None, |_| Ok(())));
         let tape = take.map_or(Tape::Off, Tape::Records);

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::setup::Given;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -68,12 +70,12 @@ pub enum Command {
         #[command(subcommand)]
         action: ConfigAction,
     },
-    /// List and inspect plugins
+    /// Install, inspect, sign, test and write plugins
     #[command(arg_required_else_help = true, subcommand_required = true)]
     Plugin {
         /// What to do with them.
         #[command(subcommand)]
-        action: PluginAction,
+        action: Box<super::plugin::args::PluginAction>,
     },
     /// Check, show and explain what plugins may do
     #[command(arg_required_else_help = true, subcommand_required = true)]
@@ -84,6 +86,9 @@ pub enum Command {
     },
     /// Check this machine: plugins, accelerators, engines, programs
     Doctor(Doctor),
+    /// Do one node's share of a job: started by targets on the nodes, not by people
+    #[command(name = "__node", hide = true)]
+    Node(Node),
     /// Not in this version: upload results to a database
     #[command(hide = true)]
     Database {
@@ -126,6 +131,9 @@ pub struct Common {
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
     pub plugins: Vec<PathBuf>,
+    /// Use no plugin that `maddock.lock` does not have
+    #[arg(long, help_heading = "Common")]
+    pub locked: bool,
     /// Tighten what plugins may do by a policy file; may be repeated
     #[arg(long = "policy", value_name = "FILE", help_heading = "Common")]
     pub policies: Vec<PathBuf>,
@@ -312,6 +320,9 @@ pub struct Later {
     /// Load a plugin from a component file as well; may be repeated
     #[arg(long = "plugin", value_name = "FILE", help_heading = "Common")]
     pub plugins: Vec<PathBuf>,
+    /// Use no plugin that `maddock.lock` does not have
+    #[arg(long, help_heading = "Common")]
+    pub locked: bool,
     /// Tighten what plugins may do by a policy file; may be repeated
     #[arg(long = "policy", value_name = "FILE", help_heading = "Common")]
     pub policies: Vec<PathBuf>,
@@ -326,7 +337,21 @@ pub struct Later {
     pub verbose: bool,
 }
 
+impl Common {
+    /// What it says of plugins.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given { plugins: self.plugins.clone(), policies: self.policies.clone(), locked: self.locked }
+    }
+}
+
 impl Later {
+    /// What it says of plugins.
+    #[must_use]
+    pub fn given(&self) -> Given {
+        Given { plugins: self.plugins.clone(), policies: self.policies.clone(), locked: self.locked }
+    }
+
     /// How to print.
     #[must_use]
     pub fn format(&self) -> Format {
@@ -539,23 +564,15 @@ pub struct ConfigShow {
     pub common: Common,
 }
 
-/// `plugin …`
-#[derive(Debug, Subcommand)]
-pub enum PluginAction {
-    /// List the plugins that there are
-    List {
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Show what a plugin is, imports and asks for, without running it
-    Inspect {
-        /// A name from the list, or a component file
-        plugin: String,
-        /// The rest.
-        #[command(flatten)]
-        common: Common,
-    },
+/// `__node`
+#[derive(Debug, Args)]
+pub struct Node {
+    /// The job file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which node this is, from 0 on (default: as the variable says that the file names)
+    #[arg(long, value_name = "N")]
+    pub node: Option<u32>,
 }
 
 /// `policy …`

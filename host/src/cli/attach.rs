@@ -12,6 +12,7 @@ use super::failure::{Failure, Outcome};
 use super::follow::Events;
 use super::invocation::Invocation;
 use super::outcome::{self, Done};
+use super::render;
 use super::{run, signals, style};
 use crate::pipeline::event::Event;
 use crate::pipeline::keeper::Manner;
@@ -142,7 +143,7 @@ pub fn concluded(run: &Earlier, invocation: &Invocation, resumed: &Resumed, form
             .iter()
             .map(|(name, phase)| json!({"job": name.id, "model": name.model, "state": phase}))
             .collect();
-        println!("{:#}", json!({"run": run.record.run, "going": going}));
+        println!("{}", render::json(&json!({"run": run.record.run, "going": going})));
     }
     say_going(run, resumed);
     Ok(if resumed.interrupted { Exit::Interrupted } else { so_far(resumed, run) })

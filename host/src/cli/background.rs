@@ -27,7 +27,7 @@ use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::invocation::{Invocation, Talk};
 use super::outcome::{self, Done};
-use super::setup::Setup;
+use super::setup::{Given, Setup};
 use super::{earlier, run, signals};
 use crate::pipeline::keeper::Manner;
 use crate::pipeline::resume::RunRecord;
@@ -55,10 +55,8 @@ pub struct Order {
     pub said: Value,
     /// What of it only presets say.
     pub presets: Value,
-    /// Component files from the command line.
-    pub plugins: Vec<PathBuf>,
-    /// Policy files from the command line, absolute.
-    pub policies: Vec<PathBuf>,
+    /// What the command line says of plugins, its paths absolute.
+    pub given: Given,
     /// Say more.
     pub verbose: bool,
     /// Print for programs.
@@ -198,7 +196,7 @@ pub async fn attend(mut arguments: impl Iterator<Item = OsString>) -> Outcome {
 async fn attended(order: Order, directory: &Path, socket: &UnixStream) -> Outcome {
     let record = &order.record;
     let directories = [&record.tree, &record.output, &record.results].map(Clone::clone);
-    let setup = Setup::with(directories, &order.plugins, &order.policies)?;
+    let setup = Setup::with(directories, &order.given)?;
     let taken = Attendance::take(directory, "run --detach").map_err(cannot("attend the run"))?;
     let Attended::Here(attendance) = taken else {
         return Err(Failure::new(Exit::Failure, "another process attends this run already"));

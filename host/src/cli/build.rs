@@ -11,6 +11,7 @@ use super::args::{self, Build, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::invocation::{self, Invocation, Talk};
+use super::render;
 use super::setup::Setup;
 use super::{signals, style, table};
 use crate::capability::events::{printable, printable_lines};
@@ -134,7 +135,7 @@ async fn selected(invocation: &Invocation, arguments: &Build, tags: &[String], s
         invocation::write_json(&invocation::absolute(&invocation.setup.output, path), &summary)?;
     }
     if arguments.common.format == Format::Json {
-        println!("{summary:#}");
+        println!("{}", render::json(&summary));
     }
     Ok(exit_code(&phase.report, stop.is_cancelled()))
 }
@@ -347,7 +348,7 @@ fn print_plans(plan: &BuildPlan, refusals: &[Vec<Refusal>], format: Format) {
             .zip(refusals)
             .map(|(image, refusals)| json!({"image": image.key, "model": image.model, "plan": super::run::plan_json(&image.plan, refusals)}))
             .collect();
-        println!("{images:#}");
+        println!("{}", render::json(&images));
         return;
     }
     let palette = style::Palette::of_stdout();

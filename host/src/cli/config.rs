@@ -6,6 +6,7 @@ use super::args::{self, Common, ConfigAction, ConfigShow, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::invocation::{self, Invocation, Talk};
+use super::render;
 use super::setup::Setup;
 use super::{run, style, table};
 use crate::capability::events::printable;
@@ -103,7 +104,7 @@ impl Shown {
                     .iter()
                     .map(|(path, value, origin)| json!({"key": path.to_string(), "value": value, "origin": origin}))
                     .collect();
-                println!("{:#}", json!({"target": target, "values": leaves}));
+                println!("{}", render::json(&json!({"target": target, "values": leaves})));
             }
             (true, false) => {
                 let rows: Vec<Vec<String>> = self
@@ -114,7 +115,7 @@ impl Shown {
                 table::print(&format!("configuration for target {target}"), &["Key", "Value", "Origin"], &rows);
             }
             (false, false) if !self.value.is_object() => println!("{}", plain(&self.value)),
-            (false, _) => println!("{:#}", self.value),
+            (false, _) => println!("{}", render::json(&self.value)),
         }
     }
 }
@@ -147,7 +148,7 @@ fn presets(common: &Common) -> Outcome {
                 })
             })
             .collect();
-        println!("{:#}", Value::from(list));
+        println!("{}", render::json(&Value::from(list)));
         return Ok(Exit::Success);
     }
     let rows: Vec<Vec<String>> = shelf

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::args::{self, Discover, Format};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
+use super::render;
 use super::setup::Setup;
 use crate::capability::events::{printable, printable_lines};
 use crate::pipeline::discover::{self, DiscoverError, Found};
@@ -36,14 +37,14 @@ pub async fn run(arguments: &Discover) -> Outcome {
     if arguments.common.format == Format::Text {
         println!("📋 Selected Models ({} models):", cards.len());
     }
-    println!("{}", String::from_utf8_lossy(&text));
+    println!("{}", render::escaped(&String::from_utf8_lossy(&text)));
     Ok(Exit::Success)
 }
 
 fn list(found: &Found, format: Format) {
     if format == Format::Json {
         let models: Value = found.cards.iter().map(|card| card.model.clone()).collect();
-        println!("{models:#}");
+        println!("{}", render::json(&models));
         return;
     }
     let mut text = format!("📊 Available Models ({} total):\n", found.cards.len());

@@ -200,7 +200,7 @@ impl Earlier {
     pub fn invocation(&self, attendance: Option<Attendance>, later: &Later, live: bool) -> Result<Invocation, Failure> {
         let record = &self.record;
         let directories = [&record.tree, &record.output, &record.results].map(Clone::clone);
-        let setup = Setup::with(directories, &later.plugins, &later.policies)?;
+        let setup = Setup::with(directories, &later.given())?;
         let talk = Talk { live_output: live, verbose: later.verbose };
         Invocation::of(setup, self.directory.clone(), attendance, talk)
     }

@@ -33,6 +33,7 @@ mod failure;
 mod follow;
 mod invocation;
 mod logs;
+mod node;
 mod outcome;
 mod performance;
 mod plugin;
@@ -98,7 +99,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(Failure::new(Exit::Failure, "uploading results to a database is not in this version")
                 .hint("the rows are in `perf.csv` and, as JSON, in `perf_super.json`"))
         }
-        Command::Plugin { action } => plugin::run(&action),
+        Command::Plugin { action } if !plugin::waits(&action) => plugin::run(&action),
+        // Its exit code is the model's.
+        Command::Node(arguments) => return node::main(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Policy { action } => policy::run(&action),
         Command::Trace { action } => trace::run(&action),
@@ -175,6 +178,7 @@ async fn called(command: Command) -> Outcome {
         Command::Run(arguments) => run::run(*arguments).await,
         Command::Report { report } => report::run(&report).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Plugin { action } => plugin::wait(&action).await,
         Command::Config { action } => config::run(action).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Logs(arguments) => logs::run(&arguments).await,
@@ -184,10 +188,10 @@ async fn called(command: Command) -> Outcome {
         Command::Replay(arguments) => replay::run(&arguments).await,
         Command::Runs(_)
         | Command::Completions { .. }
-        | Command::Plugin { .. }
         | Command::Policy { .. }
         | Command::Trace { .. }
-        | Command::Database { .. } => Ok(Exit::Success),
+        | Command::Database { .. }
+        | Command::Node(_) => Ok(Exit::Success),
     }
 }
 

@@ -80,7 +80,7 @@ pub fn say_left(run: &RunRecord, left: &[JobName], unlaunched: &[JobName], forma
                 .map(|name| entry(name, "launched"))
                 .chain(unlaunched.iter().map(|name| entry(name, "never launched")))
                 .collect();
-            println!("{:#}", json!({"run": id, "jobs": jobs}));
+            println!("{}", render::json(&json!({"run": id, "jobs": jobs})));
         }
         Format::Text => println!("{id}"),
     }
@@ -134,6 +134,8 @@ pub fn exit_code(jobs: &[Recorded], done: Done, build_failed: bool) -> Exit {
         Exit::Run
     } else if build_failed {
         Exit::Build
+    } else if jobs.iter().any(|job| !job.reported) {
+        Exit::Failure
     } else {
         Exit::Success
     }
@@ -142,7 +144,7 @@ pub fn exit_code(jobs: &[Recorded], done: Done, build_failed: bool) -> Exit {
 /// The table of results, or the summary as JSON.
 pub fn print_results(jobs: &[Recorded], format: Format, summary: &Value) {
     if format == Format::Json {
-        println!("{summary:#}");
+        println!("{}", render::json(summary));
         return;
     }
     let palette = style::Palette::of_stdout();
@@ -157,7 +159,7 @@ pub fn print_results(jobs: &[Recorded], format: Format, summary: &Value) {
             };
             let result = job.reason.clone().or_else(|| job.performance.clone()).unwrap_or_default();
             let seconds = job.seconds.map(|seconds| render::duration(&seconds.to_string())).unwrap_or_default();
-            vec![(index + 1).to_string(), status, job.model.clone(), seconds, printable(&result)]
+            vec![(index + 1).to_string(), status, printable(&job.model), seconds, printable(&result)]
         })
         .collect();
     table::print("⚡ Execution Results", &["Index", "Status", "Model", "Duration", "Result"], &rows);

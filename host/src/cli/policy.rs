@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::args::{Common, Format, PolicyAction};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
+use super::render;
 use super::setup::{Setup, of_policy};
 use super::style;
 use crate::capability::events::printable;
@@ -18,6 +19,8 @@ use crate::capability::policy::vocabulary::{self, Words};
 use crate::capability::policy::{Level, Policy, Roots, Verdict, read};
 use crate::config::nearest;
 use crate::plugin::catalog::{Catalog, built_in_names};
+use crate::plugin::package::signature;
+use crate::plugin::{Environment, PluginError};
 
 /// The run's directory where no run is meant: what a value `$run/…` stands for in a question.
 const SOME_RUN: &str = ".maddock/runs/RUN";
@@ -52,10 +55,12 @@ fn check(file: &Path) -> Outcome {
                 content.limits.len(),
                 content.tests.len()
             );
-            for rule in content.rules.iter().filter(|rule| rule.who.signer.is_some()) {
-                println!("{}: nothing is signed yet: this rule is for nobody", rule.place);
-            }
+            let keys = signature::trusted(&Environment::of_process())
+                .map_err(|error| Failure::of_plugin(Exit::Failure, &PluginError::Package(error)))?;
             for rule in &content.rules {
+                for signer in rule.who.signers.iter().filter(|signer| !keys.iter().any(|key| key.public == **signer)) {
+                    println!("{}: nobody trusts the key {signer} here: `maddock plugin trust KEY`", rule.place);
+                }
                 if let Some(doubt) = stranger(rule) {
                     println!("{}: {doubt}", rule.place);
                 }
@@ -119,7 +124,7 @@ fn show(of: Option<&str>, common: &Common) -> Outcome {
                 })
             })
             .collect();
-        println!("{:#}", json!({"schema": read::SCHEMA, "layers": layers}));
+        println!("{}", render::json(&json!({"schema": read::SCHEMA, "layers": layers})));
         return Ok(Exit::Success);
     }
     let palette = style::Palette::of_stdout();
@@ -149,7 +154,12 @@ fn show(of: Option<&str>, common: &Common) -> Outcome {
             println!("      at {}", rule.place);
         }
         for limit in &layer.content.limits {
-            println!("  limits {} {}", printable(&limit.who.words()), limits(limit.amounts));
+            println!("  limits {}", printable(&limit.who.words()));
+            for (name, most) in
+                limits(limit.amounts).as_object().into_iter().flatten().filter(|(_, most)| !most.is_null())
+            {
+                println!("      {name}: {most}");
+            }
             println!("      at {}", limit.place);
         }
     }
@@ -169,7 +179,7 @@ fn within(matcher: &Matcher) -> String {
 fn limits(amounts: crate::capability::policy::rule::Amounts) -> Value {
     json!({
         "memory": amounts.memory, "processor": amounts.processor, "log": amounts.log, "transfer": amounts.transfer,
-        "host-calls": amounts.host_calls,
+        "host-calls": amounts.host_calls, "instances": amounts.instances, "handles": amounts.handles, "time": amounts.time,
     })
 }
 
@@ -186,22 +196,28 @@ fn rule_json(rule: &Rule) -> Value {
         })
         .collect();
     json!({
-        "effect": rule.effect.word(), "plugin": rule.who.name, "digest": rule.who.digest, "signer": rule.who.signer,
+        "effect": rule.effect.word(), "plugin": rule.who.name, "digest": rule.who.digest, "signers": rule.who.signers,
         "calls": rule.call_texts, "scope": scope, "reason": rule.reason, "rule": &*rule.place,
     })
 }
 
 /// A plugin of the catalogue, or the kernel.
-fn identity(catalog: &Catalog, name: &str, digest: Option<&str>) -> Result<Identity, Failure> {
+fn identity(catalog: &Catalog, name: &str, digest: Option<&str>, signer: Option<&str>) -> Result<Identity, Failure> {
     if name == "kernel" {
-        return Ok(Identity { name: name.to_owned(), digest: String::new(), built_in: true });
+        return Ok(Identity { name: name.to_owned(), digest: String::new(), built_in: true, signer: None });
     }
-    if let Some(digest) = digest {
-        return Ok(Identity { name: name.to_owned(), digest: digest.to_owned(), built_in: false });
+    if digest.is_some() || signer.is_some() {
+        return Ok(Identity {
+            name: name.to_owned(),
+            digest: digest.unwrap_or_default().to_owned(),
+            built_in: false,
+            signer: signer.map(str::to_owned),
+        });
     }
     let entries = catalog.entries();
     if let Some(entry) = entries.iter().find(|entry| entry.identity.name == name) {
-        return Ok(Identity::clone(&entry.identity));
+        let who = entry.who().map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        return Ok(Identity::clone(&who));
     }
     let known = entries.iter().map(|entry| entry.identity.name.as_str());
     Err(Failure::new(Exit::Arguments, format!("there is no plugin `{}`", printable(name)))
@@ -245,7 +261,7 @@ fn explain(plugin: &str, call: &str, scope: &[String], common: &Common) -> Outco
     let words = call_of(call)?;
     let setup = Setup::new(common)?;
     let policy = in_force(&setup)?;
-    let who = identity(setup.plugins.catalog(), plugin, None)?;
+    let who = identity(setup.plugins.catalog(), plugin, None, None)?;
     let asked = asked(words, scope, policy.roots())?;
     let verdict = policy.decide(&who, words.call, &asked);
     let layers = policy.explain(&who, words, &asked);
@@ -338,7 +354,7 @@ fn test(file: Option<&Path>, common: &Common) -> Outcome {
     let word = |allowed: bool| if allowed { "allow" } else { "deny" };
     let mut failed = 0;
     for case in &cases {
-        let who = identity(setup.plugins.catalog(), &case.plugin, case.digest.as_deref())?;
+        let who = identity(setup.plugins.catalog(), &case.plugin, case.digest.as_deref(), case.signer.as_deref())?;
         let verdict = policy.decide(&who, case.call.call, &case.scope);
         if verdict.is_allowed() == case.allowed {
             println!("{} {} ({} {})", palette.good("ok"), case.place, word(case.allowed), case.call.call);

@@ -1,5 +1,27 @@
 //! How numbers and durations are printed for people. Files hold them as measured.
 
+use serde_json::Value;
+
+use crate::capability::events::is_hostile;
+
+/// A value as JSON for people and programs. What could drive a terminal is escaped, as JSON has it.
+#[must_use]
+pub fn json(value: &Value) -> String {
+    escaped(&format!("{value:#}"))
+}
+
+/// The same for JSON that is a text already.
+#[must_use]
+pub fn escaped(json: &str) -> String {
+    // Such characters stand within texts only, and lie in the plane that has escapes of four digits.
+    let escape = |c: char| match c {
+        '\n' => c.to_string(),
+        c if is_hostile(c) => format!("\\u{:04x}", u32::from(c)),
+        c => c.to_string(),
+    };
+    json.chars().map(escape).collect()
+}
+
 /// A performance figure: thousands separated from 1,000 on, fewer decimals the larger it is.
 #[must_use]
 pub fn performance(text: &str) -> String {
@@ -59,6 +81,14 @@ pub fn duration(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_on_a_terminal_is_text_and_the_same_json() {
+        let value = serde_json::json!({"a\u{9b}": "\u{1b}[2J\u{202e}\u{2028}\n\u{7f} é 🚀"});
+        let text = json(&value);
+        assert!(!text.contains(|c| is_hostile(c) && c != '\n'), "{}", text.escape_debug());
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+    }
 
     #[test]
     fn performance_figures_print_as_the_contract_says() {

@@ -94,7 +94,7 @@ fn setup(arguments: &Replay, run: &Value, record: Option<&RunRecord>) -> Result<
         Some(record) => [record.tree.clone(), record.output.clone(), record.results.clone()],
         None => [place("tree"), place("output"), Default::default()],
     };
-    Setup::with(directories, &arguments.later.plugins, &arguments.later.policies)
+    Setup::with(directories, &arguments.later.given())
 }
 
 /// The jobs whose verdicts are wanted.

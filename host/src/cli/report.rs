@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::args::{Common, Format, Report};
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
+use super::render;
 use super::setup::Setup;
 use super::terminal::Terminal;
 use crate::capability::events::PluginEvent;
@@ -80,7 +81,7 @@ async fn write(format: &str, input: PathBuf, output: PathBuf, common: &Common) -
             .iter()
             .map(|p| serde_json::json!({"path": p.path, "media_type": p.media_type, "summary": p.summary}))
             .collect();
-        println!("{list:#}");
+        println!("{}", render::json(&list));
     } else {
         for file in &produced {
             println!("{}", crate::capability::events::printable(&file.summary));

@@ -11,6 +11,7 @@ use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::invocation::{self, Invocation, Talk};
 use super::outcome::{self, Done};
+use super::render;
 use super::setup::Setup;
 use super::{background, build};
 use super::{performance, signals, style};
@@ -159,7 +160,9 @@ async fn phases(
             let cards = signals::unless_stopped(&stop, invocation.select(tags, unknown)).await?;
             settle(invocation, &mut effective, &target, None, &cards)?;
             let works = match image {
-                _ if !target.has("images") => cards.into_iter().map(|card| Work { card, image: None }).collect(),
+                _ if !target.runs_images(effective.value()) => {
+                    cards.into_iter().map(|card| Work { card, image: None }).collect()
+                }
                 Some(reference) => cards.into_iter().map(|card| given_image(card, &reference)).collect(),
                 None => {
                     signals::unless_stopped(&stop, build_defaults(invocation, &mut effective)).await?;
@@ -236,13 +239,7 @@ async fn phases(
         works,
         said: effective.said(),
         presets: effective.preset(),
-        plugins: arguments.common.plugins.clone(),
-        policies: arguments
-            .common
-            .policies
-            .iter()
-            .map(|file| invocation::absolute(&invocation.setup.output, file))
-            .collect(),
+        given: arguments.common.given().at(&invocation.setup.output),
         verbose: arguments.common.verbose,
         json: arguments.common.format == Format::Json,
     };
@@ -585,7 +582,7 @@ fn print_plans(report: &RunReport, format: Format) {
             .iter()
             .map(|planned| json!({"model": planned.model, "plan": plan_json(&planned.plan, &planned.refusals)}))
             .collect();
-        println!("{plans:#}");
+        println!("{}", render::json(&plans));
         return;
     }
     let palette = style::Palette::of_stdout();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::args::{Format, Runs};
 use super::earlier::{self, Earlier};
 use super::failure::Outcome;
+use super::render;
 use super::{Exit, table};
 use crate::results::attendance::Attendant;
 use crate::results::run_directory::RunDirectory;
@@ -19,7 +20,7 @@ pub fn run(arguments: &Runs) -> Outcome {
     let all = earlier::all(&earlier::working_directory()?)?;
     let lines: Vec<Line> = all.into_iter().rev().map(|(directory, run)| Line::of(directory, &run)).collect();
     match arguments.later.format() {
-        Format::Json => println!("{:#}", Value::Array(lines.iter().map(Line::json).collect())),
+        Format::Json => println!("{}", render::json(&Value::Array(lines.iter().map(Line::json).collect()))),
         Format::Text if lines.is_empty() => eprintln!("there are no runs here"),
         Format::Text => {
             let rows: Vec<Vec<String>> = lines.iter().map(Line::cells).collect();

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::args::Common;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -12,8 +14,41 @@ use crate::capability::process::Lifelines;
 use crate::capability::secrets::SecretStore;
 use crate::capability::trace::Trace;
 use crate::capability::{Clusters, Queue};
-use crate::plugin::catalog::Catalog;
-use crate::plugin::{Environment, Plugins, RunContext, Session};
+use crate::plugin::catalog::{Catalog, Outside};
+use crate::plugin::package::lock::Lock;
+use crate::plugin::package::signature;
+use crate::plugin::package::store::Store;
+use crate::plugin::{Environment, PluginError, Plugins, RunContext, Session};
+
+/// What the command line says of plugins and of what they may do.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Given {
+    /// Component files.
+    pub plugins: Vec<PathBuf>,
+    /// Policy files.
+    pub policies: Vec<PathBuf>,
+    /// Nothing that is not in the lock.
+    pub locked: bool,
+}
+
+impl Given {
+    /// The same for a process that may begin in another directory.
+    #[must_use]
+    pub fn at(self, directory: &Path) -> Self {
+        let absolute = |files: Vec<PathBuf>| files.into_iter().map(|file| directory.join(file)).collect();
+        Self { plugins: absolute(self.plugins), policies: absolute(self.policies), locked: self.locked }
+    }
+}
+
+/// The plugins of an invocation: built in, installed, named on the command line, as the lock of the project says.
+fn catalog(given: &Given, project: &Path, environment: &Environment) -> Result<Catalog, PluginError> {
+    let store = Store::of(environment);
+    let installed = store.map(|store| store.read().map(|installed| (store, installed))).transpose()?;
+    let lock = Lock::read(project)?;
+    let outsiders = !given.plugins.is_empty() || installed.as_ref().is_some_and(|(_, plugins)| !plugins.is_empty());
+    let keys = if outsiders { signature::trusted(environment)? } else { Vec::new() };
+    Catalog::with(&Outside { installed, lock, locked: given.locked, files: &given.plugins, keys: keys.into() })
+}
 
 /// Plugins and where they work.
 #[derive(Debug)]
@@ -50,7 +85,7 @@ impl Setup {
             Failure::new(Exit::Failure, format!("cannot read the model tree `{}`: {error}", wanted.display()))
                 .hint("name it by `--model-dir DIR` or the variable MODEL_DIR")
         })?;
-        Self::with([tree, output, PathBuf::new()], &common.plugins, &common.policies)
+        Self::with([tree, output, PathBuf::new()], &common.given())
     }
 
     /// The same for directories that are known: tree, working directory, results; with the plugins and policies that the
@@ -58,15 +93,34 @@ impl Setup {
     ///
     /// # Errors
     /// A plugin is not there.
-    pub fn with(
-        [tree, output, results]: [PathBuf; 3],
-        plugins: &[PathBuf],
-        policies: &[PathBuf],
-    ) -> Result<Self, Failure> {
+    pub fn with([tree, output, results]: [PathBuf; 3], given: &Given) -> Result<Self, Failure> {
         let environment = Environment::of_process();
-        let catalog = Catalog::new(plugins).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        let catalog =
+            catalog(given, &output, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
         let plugins = Plugins::new(catalog, &environment).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
-        Ok(Self { tree, output, results, environment, plugins: Arc::new(plugins), policies: policies.to_vec() })
+        Ok(Self { tree, output, results, environment, plugins: Arc::new(plugins), policies: given.policies.clone() })
+    }
+
+    /// The built-in plugins alone, wherever that is: for commands that put in order what others need.
+    ///
+    /// # Errors
+    /// The engine cannot run on this machine.
+    pub fn bare() -> Result<Self, Failure> {
+        let output = std::env::current_dir()
+            .and_then(|directory| directory.canonicalize())
+            .map_err(|error| Failure::new(Exit::Failure, format!("cannot use the working directory: {error}")))?;
+        let environment = Environment::of_process();
+        let plugins = Catalog::new(&[])
+            .and_then(|catalog| Plugins::new(catalog, &environment))
+            .map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        Ok(Self {
+            tree: output.clone(),
+            output,
+            results: PathBuf::new(),
+            environment,
+            plugins: Arc::new(plugins),
+            policies: Vec::new(),
+        })
     }
 
     /// The context of an invocation that is no run: no directory of its own, no trace.

@@ -9,6 +9,7 @@ use super::args::{Format, Status};
 use super::earlier::{self, Earlier};
 use super::failure::{Failure, Outcome};
 use super::invocation::Invocation;
+use super::render;
 use super::{Exit, runs, style, table};
 use crate::capability::events::printable;
 use crate::pipeline::execute::phase_word;
@@ -52,7 +53,7 @@ pub async fn run(arguments: &Status) -> Outcome {
                 "target": run.record.target.plugin,
                 "jobs": jobs,
             });
-            println!("{whole:#}");
+            println!("{}", render::json(&whole));
         }
         Format::Text => {
             let by = match &attended {

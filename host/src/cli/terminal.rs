@@ -78,17 +78,24 @@ impl Listener for Terminal {
     fn hear(&self, event: &Event) {
         let palette = self.palette;
         match event {
-            Event::BuildStarted { image, model, .. } => self.begin(image, format!("building {image} for {model}")),
+            Event::BuildStarted { image, model, .. } => {
+                self.begin(image, format!("building {} for {}", printable(image), printable(model)))
+            }
             Event::BuildEnded { image, seconds, error: None, .. } => {
                 self.end(
                     image,
-                    &format!("{} {image} in {}", palette.good("built"), render::duration(&seconds.to_string())),
+                    &format!(
+                        "{} {} in {}",
+                        palette.good("built"),
+                        printable(image),
+                        render::duration(&seconds.to_string())
+                    ),
                 );
             }
             Event::BuildEnded { image, error: Some(error), .. } => {
-                self.end(image, &format!("{} {image}: {}", palette.bad("not built"), printable(error)));
+                self.end(image, &format!("{} {}: {}", palette.bad("not built"), printable(image), printable(error)));
             }
-            Event::JobStarted { job, model, .. } => self.begin(job, format!("running {model}")),
+            Event::JobStarted { job, model, .. } => self.begin(job, format!("running {}", printable(model))),
             Event::JobState { job, phase, reason } => {
                 let text =
                     if reason.is_empty() { phase.to_string() } else { format!("{phase} ({})", printable(reason)) };
@@ -108,7 +115,7 @@ impl Listener for Terminal {
                     .unwrap_or_default();
                 let because = reason.as_deref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
                 let word = if status == "FAILURE" { palette.bad(status) } else { palette.good(status) };
-                self.end(job, &format!("{word} {model}{time}{because}"));
+                self.end(job, &format!("{word} {}{time}{because}", printable(model)));
             }
             Event::Output { bytes, .. } if self.live_output => {
                 let mut out = std::io::stdout().lock();
@@ -116,7 +123,7 @@ impl Listener for Terminal {
                 let _ = out.write_all(bytes).and_then(|()| out.flush());
             }
             Event::Message { gravity, about, text } => {
-                let about = if about.is_empty() { String::new() } else { format!("{about}: ") };
+                let about = if about.is_empty() { String::new() } else { format!("{}: ", printable(about)) };
                 let text = printable_lines(text);
                 match gravity {
                     Gravity::Debug if !self.verbose => {}

@@ -7,8 +7,12 @@ use maddock_bindings::api::types;
 
 use super::card::Card;
 use super::select::Selected;
+use crate::capability::events::{is_hostile, printable};
 use crate::plugin::manifest::Kind;
 use crate::plugin::{PluginError, Plugins, Session};
+
+/// Names become parts of file names and cells of tables.
+const LONGEST_NAME: usize = 1000;
 
 /// A place that could not be read although the rest of the tree could.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +132,12 @@ pub async fn finalise(
 fn read_card(plugin: &str, card: types::Card) -> Result<Card, DiscoverError> {
     let nonsense =
         |message: String| DiscoverError::Nonsense { plugin: plugin.to_owned(), model: card.name.clone(), message };
+    if card.name.is_empty() || card.name.len() > LONGEST_NAME || card.name.contains(is_hostile) {
+        let shown = printable(card.name.get(..card.name.len().min(80)).unwrap_or_default());
+        let message =
+            format!("`{shown}` is no name: it is empty, longer than {LONGEST_NAME} bytes, or has control characters");
+        return Err(DiscoverError::Nonsense { plugin: plugin.to_owned(), model: shown, message });
+    }
     let model: serde_json::Value = serde_json::from_str(&card.model).map_err(|error| nonsense(error.to_string()))?;
     if !model.is_object() {
         return Err(nonsense("not an object".to_owned()));

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use maddock_bindings::api::events::{Level, Phase};
+use maddock_bindings::api::types::OutputStream;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,7 +19,7 @@ use crate::capability::events::PluginEvent;
 use crate::plugin::jobs::{Cause, Collection, Ending, Job};
 use crate::plugin::{Plugin, PluginError, Session};
 use crate::results::metric::{Metric, MetricScanner};
-use crate::results::redact::{RedactStream, Redactor};
+use crate::results::redact::{Masks, Redactor};
 
 /// Events that may wait for the pump before a plugin has to.
 const WAITING_EVENTS: usize = 256;
@@ -48,6 +49,26 @@ pub struct Executed {
     pub metrics: Vec<(u32, Metric)>,
 }
 
+impl Executed {
+    /// Takes secrets out of all that its target said of it: a plugin has seen what the job printed.
+    fn hide(&mut self, redactor: &Redactor) {
+        let hide = |text: &mut String| *text = redactor.text(text);
+        if let Some(ending) = &mut self.ending {
+            hide(&mut ending.message);
+            ending.nodes.iter_mut().for_each(|node| [&mut node.name, &mut node.message].into_iter().for_each(hide));
+        }
+        if let Some(collection) = &mut self.collection {
+            collection.facts.iter_mut().for_each(|fact| hide(&mut fact.value));
+            collection.missing.iter_mut().for_each(hide);
+        }
+        if let Some(error) = &mut self.error {
+            error.hide(redactor);
+        }
+        self.problems.iter_mut().for_each(hide);
+        self.metrics.iter_mut().for_each(|(_, metric)| hide(&mut metric.name));
+    }
+}
+
 /// What executing one job takes, whether it is launched now or was by another process.
 #[derive(Debug)]
 pub struct Order<'a> {
@@ -69,8 +90,8 @@ pub struct Order<'a> {
     pub events: &'a Stream,
     /// Fires when the user wants to stop.
     pub stop: CancellationToken,
-    /// Who keeps what a later process needs.
-    pub keeper: &'a Keeper,
+    /// Who keeps what a later process needs; none where the job ends with this process.
+    pub keeper: Option<&'a Keeper>,
     /// Values that must not be in the log.
     pub secrets: Vec<String>,
 }
@@ -94,8 +115,8 @@ pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> s
     let earlier = if resumed { put_aside(order.log).await? } else { None };
     let mut log = tokio::fs::File::options().create(true).append(true).open(order.log).await?;
     log.write_all(heading(order.time_limit).as_bytes()).await?;
-    let redactor = Redactor::new(order.secrets.iter().map(String::as_str)).stream();
-    let pump = pump(receiver, log, redactor, order.id.to_owned(), order.events.clone(), order.nodes);
+    let redactor = Redactor::new(order.secrets.iter().map(String::as_str));
+    let pump = pump(receiver, log, redactor.clone(), order.id.to_owned(), order.events.clone(), order.nodes);
     let session = session.clone().telling(sender).for_job(order.id);
     let mut executed = match begin {
         Begin::Resume(handle) => follow(&session, &order, handle).await,
@@ -108,6 +129,7 @@ pub async fn execute(session: &Session, order: Order<'_>, begin: Begin<'_>) -> s
         Err(error) => (Err(std::io::Error::other(error)), Vec::new()),
     };
     executed.metrics = metrics;
+    executed.hide(&redactor);
     match written {
         Ok(()) => {}
         Err(error) => {
@@ -173,8 +195,9 @@ async fn launch(session: &Session, order: &Order<'_>, job: &Job) -> Executed {
             return executed;
         }
     };
-    match order.keeper.launched(&handle).await {
-        Ok(()) if order.keeper.watches() => follow(session, order, &handle).await,
+    let Some(keeper) = order.keeper else { return follow(session, order, &handle).await };
+    match keeper.launched(&handle).await {
+        Ok(()) if keeper.watches() => follow(session, order, &handle).await,
         Ok(()) => Executed { left: true, ..executed },
         Err(error) => {
             // A job that nobody could find again must not go on.
@@ -206,7 +229,7 @@ async fn follow(session: &Session, order: &Order<'_>, handle: &str) -> Executed 
         tokio::select! {
             ending = &mut watch => match ending {
                 Ok(ending) => executed.ending = Some(ending),
-                Err(error) if order.keeper.manner.patient => {
+                Err(error) if order.keeper.is_some_and(|keeper| keeper.manner.patient) => {
                     executed.problems.push(format!("it cannot be followed now: {error}"));
                     return Executed { left: true, ..executed };
                 }
@@ -216,8 +239,8 @@ async fn follow(session: &Session, order: &Order<'_>, handle: &str) -> Executed 
                 }
             },
             () = order.stop.cancelled() => {
-                if order.keeper.leaves() {
-                    match order.keeper.leave().await {
+                if let Some(keeper) = order.keeper.filter(|keeper| keeper.leaves()) {
+                    match keeper.leave().await {
                         Ok(()) => return Executed { left: true, ..executed },
                         Err(error) => executed.problems.push(format!("it cannot be left, so it is ended: {error}")),
                     }
@@ -273,12 +296,13 @@ type Pumped = (std::io::Result<()>, Vec<(u32, Metric)>);
 fn pump(
     mut receiver: mpsc::Receiver<PluginEvent>,
     mut log: tokio::fs::File,
-    mut redactor: RedactStream,
+    redactor: Redactor,
     about: String,
     events: Stream,
     nodes: u32,
 ) -> JoinHandle<Pumped> {
     tokio::spawn(async move {
+        let mut masks = Masks::new(redactor.clone());
         // One scanner a node: their outputs come in turns, and a line of one must not end in another's.
         let mut scanners: BTreeMap<u32, MetricScanner> = BTreeMap::new();
         // After a write fails the plugin is still listened to: a full disk must not stop the job.
@@ -293,22 +317,27 @@ fn pump(
         };
         while let Some(event) = receiver.recv().await {
             match event {
-                PluginEvent::Output { node, bytes, .. } => {
+                PluginEvent::Output { node, stream, bytes } => {
                     if node < nodes {
                         scanners.entry(node).or_default().feed(&bytes);
                     }
-                    write(&mut log, redactor.push(&bytes), &mut trouble).await;
+                    let source = (node.min(nodes), matches!(stream, OutputStream::Stderr));
+                    write(&mut log, masks.push(source, &bytes), &mut trouble).await;
                 }
-                PluginEvent::Log { level, message, .. } => events.say(gravity(level), &about, message),
+                PluginEvent::Log { level, message, .. } => {
+                    events.say(gravity(level), &about, redactor.text(&message));
+                }
                 PluginEvent::State { phase, reason } => {
+                    let reason = redactor.text(&reason);
                     events.emit(&Event::JobState { job: about.clone(), phase: phase_word(phase).into(), reason });
                 }
                 PluginEvent::Progress { activity, done, total, .. } => {
+                    let activity = redactor.text(&activity);
                     events.emit(&Event::Progress { of: about.clone(), activity, done, total });
                 }
             }
         }
-        write(&mut log, redactor.finish(), &mut trouble).await;
+        write(&mut log, masks.finish(), &mut trouble).await;
         let flushed = log.flush().await;
         let metrics = scanners.into_iter().filter_map(|(node, scanner)| Some((node, scanner.finish()?))).collect();
         (trouble.map_or(flushed, Err), metrics)

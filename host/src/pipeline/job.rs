@@ -23,7 +23,7 @@ const MAIN_PORT: u16 = 29500;
 /// Node 0 of several, as the launcher interface lets it be said: targets know it by this name.
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
 /// The role that runs once for the whole job, in the words of the launcher interface.
-const ROLE_OF_ALL: &str = "batch";
+pub(crate) const ROLE_OF_ALL: &str = "batch";
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
@@ -280,6 +280,20 @@ pub fn assemble(ingredients: Ingredients<'_>) -> Job {
         config: ingredients.config.to_string(),
         extra: Vec::new(),
     }
+}
+
+/// Where a job has a NUL character: it ends a text for every program, and what is behind it would be lost in silence.
+#[must_use]
+pub fn nul(job: &Job) -> Option<String> {
+    let has = |variable: &&EnvVar| {
+        variable.name.contains('\0') || matches!(&variable.value, EnvValue::Text(text) if text.contains('\0'))
+    };
+    if let Some(variable) = job.env.iter().find(has) {
+        return Some(format!("the variable `{}`", variable.name.escape_debug()));
+    }
+    let arguments = job.script.arguments.iter().chain(job.script.before.iter().flat_map(|hook| &hook.arguments));
+    let place = arguments.into_iter().any(|argument| argument.contains('\0'));
+    place.then(|| "`args`".to_owned())
 }
 
 /// How many nodes report an outcome: those that have a role, of which there may be one for the whole job.

@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod card;
+pub mod collected;
 pub mod devices;
 pub mod discover;
 pub mod event;
@@ -18,6 +19,7 @@ pub mod replay;
 pub mod resume;
 pub mod run;
 pub mod select;
+pub mod share;
 pub mod stage;
 
 pub use card::Card;

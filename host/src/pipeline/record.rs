@@ -14,8 +14,9 @@ use crate::plugin::jobs::{Cause, CollectedFile};
 use crate::results::aggregate::{Together, together};
 use crate::results::configs::{config_of_row, load_configs};
 use crate::results::error_scan::ErrorScan;
+use crate::results::merge::merge;
 use crate::results::metric::{Metric, find_metric};
-use crate::results::multiple::Results;
+use crate::results::multiple::{Results, ResultsError};
 use crate::results::row::{CellValue, JobFacts, Row};
 use crate::results::verdict::{self, Evidence, Execution, Expectation, LogEvidence, Measurement, Nodes, Verdict};
 
@@ -290,16 +291,35 @@ impl Owned {
             let found = File::open(&self.log).and_then(|file| find_metric(BufReader::new(file)));
             return Measured::Log(found.unwrap_or_default());
         }
-        let Some(file) = self.files.iter().find(|file| file.node == 0 && file.name == *name) else {
-            return Measured::Unusable(format!("the model left no `{name}` in its work directory"));
-        };
-        match std::fs::read(&file.path)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| Results::parse(&bytes).map_err(|error| error.to_string()))
-        {
+        let several = self.nodes.expected > 1;
+        let mut tables = Vec::new();
+        let mut empty = None;
+        for file in self.files.iter().filter(|file| file.name == *name && (several || file.node == 0)) {
+            let read = std::fs::read(&file.path).map_err(|error| error.to_string());
+            match read.map(|bytes| Results::parse(&bytes)) {
+                Ok(Ok(results)) => tables.push((file.node, results)),
+                // A node that measured nothing leaves it to the others.
+                Ok(Err(ResultsError::NoValue)) => empty = Some(ResultsError::NoValue),
+                Ok(Err(error)) => return Measured::Unusable(self.unusable(file, several, &error.to_string())),
+                Err(why) => return Measured::Unusable(self.unusable(file, several, &why)),
+            }
+        }
+        if tables.is_empty() {
+            return Measured::Unusable(match empty {
+                Some(error) => format!("`{name}`: {error}"),
+                None => format!("the model left no `{name}` in its work directory"),
+            });
+        }
+        tables.sort_by_key(|(node, _)| *node);
+        match merge(&tables, self.nodes.expected) {
             Ok(results) => Measured::Results(results),
             Err(why) => Measured::Unusable(format!("`{name}`: {why}")),
         }
+    }
+
+    fn unusable(&self, file: &CollectedFile, several: bool, why: &str) -> String {
+        let of = if several { format!(" of node {}", file.node) } else { String::new() };
+        format!("`{}`{of}: {why}", self.results)
     }
 
     fn log_evidence(&self) -> LogEvidence {

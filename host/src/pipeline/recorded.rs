@@ -27,7 +27,7 @@ pub struct Recorded {
     pub seconds: Option<f64>,
     /// Policy refused something that it needed.
     pub refused: bool,
-    /// Whether its rows went to every reporter. It is false while they go there, and so where that was cut off.
+    /// Whether its rows went to every reporter. It is false while they go there, and so where that was cut off or one of them failed.
     pub reported: bool,
 }
 
@@ -51,7 +51,7 @@ impl Recorded {
             performance: judged.performance.clone(),
             seconds: judged.duration,
             refused: report.refused,
-            reported: true,
+            reported: report.reported,
         }
     }
 

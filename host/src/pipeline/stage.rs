@@ -158,7 +158,7 @@ fn make(directory: &Path) -> Result<(), StageError> {
 
 /// Copies a directory's content, links followed, as `cp -LR source/. destination/` does. Dangling links, sockets and
 /// devices are left out; a link that leads back to a directory around it is an error.
-fn copy_tree(source: &Path, destination: &Path) -> Result<(), StageError> {
+pub(super) fn copy_tree(source: &Path, destination: &Path) -> Result<(), StageError> {
     copy_below(source, destination, &mut Vec::new())
 }
 

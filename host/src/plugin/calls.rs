@@ -144,13 +144,8 @@ impl Plugin {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut context| {
             let state = context.data_mut();
-            if let Some(most) = state.gate.exhausted() {
-                return Err(Reached::ending(format!("made more than {most} host calls")));
-            }
-            if state.meter.spent() > state.ceilings.processor {
-                let limit = state.ceilings.processor.as_secs_f64();
-                return Err(Reached::ending(format!("computed for more than {limit} s without waiting for anything")));
-            }
+            state.tick()?;
+            state.meter.interrupt();
             Ok(UpdateDeadline::Yield(1))
         });
         store
@@ -161,6 +156,7 @@ impl Plugin {
         let reason = match (error.downcast_ref::<Trap>(), error.downcast_ref::<Reached>()) {
             (Some(trap), _) => trap.to_string(),
             (None, Some(ceiling)) => ceiling.to_string(),
+            (None, None) if let Some(ceiling) = store.data().engine_ceiling(error) => ceiling.to_string(),
             (None, None) if begun => format!("it broke the rules of the interface: {}", error.root_cause()),
             (None, None) => format!("it could not be started: {error:#}"),
         };
@@ -197,6 +193,11 @@ fn in_wit(interface: &str, call: &str) -> String {
     format!("{interface}.{call}").replace('_', "-")
 }
 
+/// The nearer of what the kind of the call allows and what policy does.
+fn deadline(session: &Session, store: &Store<State>) -> Option<Duration> {
+    [session.deadline, store.data().ceilings.time].into_iter().flatten().min()
+}
+
 /// Waits for a call, for the session's deadline at most.
 async fn bounded<T>(deadline: Option<Duration>, call: impl Future<Output = T>) -> Option<T> {
     match deadline {
@@ -220,16 +221,16 @@ macro_rules! calls {
                     let tape = self.tape(session, &function, |told| { $( told.push($argument)?; )* Ok(()) });
                     let mut store = self.store(session, tape.clone());
                     let mut begun = false;
-                    let meter = store.data().meter.clone();
+                    let (meter, deadline) = (store.data().meter.clone(), deadline(session, &store));
                     let call = async {
                         let plugin = <$world>::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
                         begun = true;
                         plugin.$interface().$call(&mut store, $($argument),*).await
                     };
-                    let ended = bounded(session.deadline, meter.measure(call)).await;
+                    let ended = bounded(deadline, meter.measure(call)).await;
                     let late = ended.is_none();
                     let outcome = match ended {
-                        None => Err(self.late(function, session.deadline.unwrap_or_default())),
+                        None => Err(self.late(function, deadline.unwrap_or_default())),
                         Some(Err(error)) => Err(self.ended(&store, function, begun, &error)),
                         Some(Ok(answer)) => self.answered(function, answer),
                     };
@@ -344,16 +345,16 @@ impl Plugin {
         let tape = self.tape(session, &function, |_| Ok(()));
         let mut store = self.store(session, tape.clone());
         let mut begun = false;
-        let meter = store.data().meter.clone();
+        let (meter, deadline) = (store.data().meter.clone(), deadline(session, &store));
         let call = async {
             let plugin = target::TargetPluginPre::new(self.loaded.pre.clone())?.instantiate_async(&mut store).await?;
             begun = true;
             plugin.maddock_plugin_target().call_describe(&mut store).await
         };
-        let ended = bounded(session.deadline, meter.measure(call)).await;
+        let ended = bounded(deadline, meter.measure(call)).await;
         let late = ended.is_none();
         let outcome = match ended {
-            None => Err(self.late(function, session.deadline.unwrap_or_default())),
+            None => Err(self.late(function, deadline.unwrap_or_default())),
             Some(answer) => answer.map_err(|error| self.ended(&store, function, begun, &error)),
         };
         close(&tape, &outcome, late);

@@ -2,7 +2,9 @@
 
 use maddock_bindings::api::types;
 
+use super::package::PackageError;
 use crate::capability::events::printable;
+use crate::results::redact::Redactor;
 
 /// Characters of one message that are shown.
 const SHOWN: usize = 1000;
@@ -44,6 +46,9 @@ pub enum PluginError {
         /// Which import or version.
         message: String,
     },
+    /// The store, the lock file, or what they should have.
+    #[error("{}", told(&.0.message))]
+    Package(#[from] PackageError),
     /// It trapped, or was ended at a ceiling.
     #[error("plugin `{}` failed in `{function}`: {}", told(.plugin), told(.message))]
     Ended {
@@ -92,11 +97,26 @@ fn answered(plugin: &str, error: &types::Error) -> String {
 }
 
 impl PluginError {
+    /// Takes secrets out of what the plugin had a hand in.
+    pub fn hide(&mut self, redactor: &Redactor) {
+        let hide = |text: &mut String| *text = redactor.text(text);
+        match self {
+            Self::Ended { message, .. } => hide(message),
+            Self::Answered { error, .. } => {
+                hide(&mut error.message);
+                error.hint.iter_mut().for_each(hide);
+                error.details.iter_mut().for_each(|detail| hide(&mut detail.value));
+            }
+            _ => {}
+        }
+    }
+
     /// What to do about it, where something can be said.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Answered { error, .. } => error.hint.as_deref().map(told_in_lines),
+            Self::Package(error) => error.hint.as_deref().map(told),
             Self::Incompatible { .. } => Some("`maddock plugin inspect FILE` lists what it imports".to_owned()),
             _ => None,
         }

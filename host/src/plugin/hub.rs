@@ -39,6 +39,12 @@ impl Plugins {
         &self.engine
     }
 
+    /// The engine, to be kept.
+    #[must_use]
+    pub fn shared_engine(&self) -> Arc<Engine> {
+        self.engine.clone()
+    }
+
     /// One plugin, ready to be called.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use wasmtime::ResourceLimiter;
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::context::RunContext;
@@ -28,6 +28,12 @@ pub struct Ceilings {
     pub transfer: u64,
     /// Calls that pass the gate.
     pub host_calls: u64,
+    /// Instances of core modules, and as many memories and as many tables: a component may consist of very many.
+    pub instances: usize,
+    /// Things of the host held at once, such as locks, children, streams: each may cost this process a descriptor.
+    pub handles: usize,
+    /// Time by the wall clock, waiting included; none where only the kind of the call sets one.
+    pub time: Option<Duration>,
 }
 
 impl Default for Ceilings {
@@ -38,6 +44,9 @@ impl Default for Ceilings {
             log: 1 << 30,
             transfer: 8 << 30,
             host_calls: 10_000_000,
+            instances: 1_000,
+            handles: 256,
+            time: None,
         }
     }
 }
@@ -62,6 +71,7 @@ impl Reached {
 pub(crate) struct Limits {
     used: usize,
     ceiling: usize,
+    instances: usize,
 }
 
 impl Limits {
@@ -94,6 +104,18 @@ impl ResourceLimiter for Limits {
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         Err(error.context("this machine has no memory left for it"))
+    }
+
+    fn instances(&self) -> usize {
+        self.instances
+    }
+
+    fn memories(&self) -> usize {
+        self.instances
+    }
+
+    fn tables(&self) -> usize {
+        self.instances
     }
 }
 
@@ -137,11 +159,14 @@ impl State {
             .monotonic_clock(Monotonic::new(tape.clone()))
             .wall_clock(Wall(tape.clone()))
             .build();
-        let limits = Limits { used: 0, ceiling: ceilings.memory };
-        let gate = Gate::limited(context.policy.clone(), context.trace.clone(), identity, ceilings.host_calls);
+        let limits = Limits { used: 0, ceiling: ceilings.memory, instances: ceilings.instances };
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(ceilings.handles);
+        let gate = Gate::limited(context.policy.clone(), context.trace.clone(), identity, ceilings.host_calls)
+            .hiding(context.clone());
         Self {
             wasi,
-            table: ResourceTable::new(),
+            table,
             limits,
             gate,
             context,
@@ -154,6 +179,33 @@ impl State {
             logged: 0,
             moved: 0,
         }
+    }
+
+    /// Looks at what the call has used up. Asked at every tick of the engine, it ends a call at the first tick after a
+    /// ceiling, however many ticks there were before: what counts is the meter and the gate's own count, and nothing adds up.
+    ///
+    /// # Errors
+    /// A ceiling is reached: ends the plugin.
+    pub(super) fn tick(&self) -> wasmtime::Result<()> {
+        if let Some(most) = self.gate.exhausted() {
+            return Err(Reached::ending(format!("made more than {most} host calls")));
+        }
+        if self.meter.spent() > self.ceilings.processor {
+            let limit = self.ceilings.processor.as_secs_f64();
+            return Err(Reached::ending(format!("computed for more than {limit} s without waiting for anything")));
+        }
+        Ok(())
+    }
+
+    /// What an error of the engine says of a ceiling that the engine itself watches.
+    pub(super) fn engine_ceiling(&self, error: &wasmtime::Error) -> Option<Reached> {
+        let counted = error.root_cause().to_string();
+        if counted.starts_with("resource limit exceeded: ") {
+            let done = format!("consists of more than {} instances, memories or tables", self.ceilings.instances);
+            return Some(Reached { done });
+        }
+        let full = matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full));
+        full.then(|| Reached { done: format!("held more than {} things of the host at once", self.ceilings.handles) })
     }
 
     /// Counts an event and its bytes against the log ceiling.
@@ -184,5 +236,34 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capability::testing::Setting;
+
+    fn burn(time: Duration) {
+        let began = super::super::meter::thread_clock();
+        while super::super::meter::thread_clock() - began < u64::try_from(time.as_nanos()).unwrap() {}
+    }
+
+    #[tokio::test]
+    async fn the_first_tick_after_the_limit_ends_the_call_however_few_ticks_there_were() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut state = Setting::in_directory(directory.path()).state().unwrap();
+        state.ceilings.processor = Duration::from_millis(50);
+        let meter = state.meter.clone();
+        meter
+            .measure(async {
+                // A thousand ticks use up nothing, and none at all saves nobody.
+                for _ in 0..1000 {
+                    state.tick().unwrap();
+                }
+                burn(Duration::from_millis(51));
+                assert!(state.tick().unwrap_err().to_string().contains("computed for more than 0.05 s"));
+            })
+            .await;
     }
 }

@@ -37,6 +37,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Discovery, Self::Builder, Self::Target, Self::Launcher, Self::Gpu, Self::Reporter];
+
     /// The word used in manifests and on the command line.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -95,7 +99,15 @@ impl Manifest {
     /// # Errors
     /// A sentence that says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let manifest: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        serde_json::from_str::<Self>(text).map_err(|error| error.to_string())?.checked()
+    }
+
+    /// Checks what was read from elsewhere.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn checked(self) -> Result<Self, String> {
+        let manifest = self;
         if manifest.schema != SCHEMA {
             return Err(format!("schema {} is not known here; this version reads schema {SCHEMA}", manifest.schema));
         }

@@ -3,6 +3,7 @@
 mod cache;
 mod calls;
 pub mod catalog;
+pub mod conformance;
 mod context;
 mod engine;
 mod error;
@@ -10,6 +11,7 @@ mod hub;
 mod instance;
 pub mod manifest;
 mod meter;
+pub mod package;
 mod stderr;
 
 pub use calls::{Played, Plugin, Session, accelerators, build, discover, jobs, launch, report};

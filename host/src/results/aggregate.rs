@@ -102,8 +102,7 @@ pub fn together(metrics: &[(u32, Metric)], nodes: u32) -> Together {
             None => Together::Unclear(format!("the values of `{}` cannot be added", first.name)),
         },
         Combine::Greatest => {
-            let greatest = values.iter().max_by(|a, b| number(a).total_cmp(&number(b)));
-            let value = greatest.map_or_else(|| first.value.clone(), |value| (*value).to_owned());
+            let value = greatest(&values).unwrap_or_else(|| first.value.clone());
             Together::Metric(Metric { value, name: first.name.clone() })
         }
     }
@@ -113,8 +112,13 @@ fn number(text: &str) -> f64 {
     text.parse().unwrap_or(f64::NAN)
 }
 
+/// The largest, as it was written.
+pub(super) fn greatest(values: &[&str]) -> Option<String> {
+    values.iter().max_by(|a, b| number(a).total_cmp(&number(b))).map(|value| (*value).to_owned())
+}
+
 /// A sum with as many decimals as its most exact term has, so that binary fractions add no digits of their own.
-fn sum(values: &[&str]) -> Option<String> {
+pub(super) fn sum(values: &[&str]) -> Option<String> {
     let total: f64 = values.iter().map(|value| number(value)).sum();
     let exponent = values.iter().any(|value| value.contains(['e', 'E']));
     let decimals = values.iter().map(|value| value.split_once('.').map_or(0, |(_, fraction)| fraction.len())).max()?;

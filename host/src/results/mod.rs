@@ -7,6 +7,7 @@ pub mod aggregate;
 pub mod attendance;
 pub mod configs;
 pub mod error_scan;
+pub mod merge;
 pub mod metric;
 pub mod multiple;
 pub mod redact;

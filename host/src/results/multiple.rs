@@ -99,6 +99,17 @@ impl Results {
         Ok(results)
     }
 
+    /// A table with as many cells in each row as there are columns.
+    pub(super) fn of(columns: Vec<String>, rows: Vec<Vec<String>>) -> Self {
+        Self { columns, rows }
+    }
+
+    /// The columns' names, each of its own.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
     /// The rows, in order.
     pub fn rows(&self) -> impl Iterator<Item = ResultsRow<'_>> {
         self.rows.iter().map(|cells| ResultsRow { columns: &self.columns, cells })

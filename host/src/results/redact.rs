@@ -4,6 +4,7 @@
 //! ends. It must never let a part of a value through because two values overlap, and never hold back more than the longest
 //! value.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -201,6 +202,37 @@ impl RedactStream {
     }
 }
 
+/// Where output comes from: a node, and whether it is what that prints as errors.
+pub type Source = (u32, bool);
+
+/// A stream for each source, where the outputs of several come in turns: a value that one of them prints in pieces is
+/// replaced although another prints in between.
+#[derive(Debug)]
+pub struct Masks {
+    redactor: Redactor,
+    streams: BTreeMap<Source, RedactStream>,
+}
+
+impl Masks {
+    /// One stream for each source, all without the same values.
+    #[must_use]
+    pub fn new(redactor: Redactor) -> Self {
+        Self { redactor, streams: BTreeMap::new() }
+    }
+
+    /// Takes the next bytes of a source and answers what may be shown.
+    #[must_use]
+    pub fn push(&mut self, source: Source, bytes: &[u8]) -> Vec<u8> {
+        self.streams.entry(source).or_insert_with(|| self.redactor.stream()).push(bytes)
+    }
+
+    /// All have ended: what was held back.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        self.streams.into_values().flat_map(RedactStream::finish).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +251,17 @@ mod tests {
         for size in 1..20 {
             assert_eq!(in_chunks(&redactor, b"login hunter2hunter2 hunter2 done", size), b"login *** hunter2 done");
         }
+    }
+
+    #[test]
+    fn a_value_that_one_node_prints_in_pieces_while_another_prints_is_replaced() {
+        let mut masks = Masks::new(Redactor::new(["hunter2hunter2"]));
+        let mut shown = masks.push((0, false), b"a hunter2");
+        shown.extend(masks.push((1, false), b"b\n"));
+        shown.extend(masks.push((0, true), b"c\n"));
+        shown.extend(masks.push((0, false), b"hunter2 d\nhunt"));
+        shown.extend(masks.finish());
+        assert_eq!(String::from_utf8_lossy(&shown), "a b\nc\n*** d\nhunt");
     }
 
     #[test]

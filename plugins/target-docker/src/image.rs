@@ -9,19 +9,46 @@ use maddock_sdk::{Result, of};
 /// What models of that family are run in when their own image is not there, by contract.
 const FALLBACK: (&str, &str) = ("primus_pretrain/", "ci-primus_pretrain_primus.ubuntu.amd");
 
+/// What a job says of its image beyond the image itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// An archive that holds it, for an engine that does not have it.
+    pub archive: Option<String>,
+    /// No other image will do.
+    pub exact: bool,
+}
+
 /// The image to run: the name it is run by, and what the engine says of it.
 ///
 /// # Errors
-/// It is not there and cannot be had.
-pub fn find(image: &Image, model: &str) -> Result<(String, ImageInfo)> {
+/// It is not there and cannot be had, or it is another than the one that was asked for.
+pub fn find(image: &Image, model: &str, wish: &Wish) -> Result<(String, ImageInfo)> {
+    if let Some(archive) = &wish.archive {
+        return of_archive(image, archive);
+    }
     let found = choose(image, model, &mut docker::inspect_image, &mut |reference: &str| {
         events::state(Phase::Starting, "pulling the image");
         docker::pull_image(reference, login(registry_of(reference)).as_deref())
     })?;
-    if let Some(warning) = mismatch(image, &found.0, &found.1) {
-        events::log(Level::Warning, &warning, &[]);
+    match mismatch(image, &found.0, &found.1) {
+        Some(other) if wish.exact => {
+            return Err(
+                of(ErrorKind::Conflict, other).hint("build and push it again, or run the manifest of its build")
+            );
+        }
+        Some(other) => events::log(Level::Warning, &other, &[]),
+        None => {}
     }
     Ok(found)
+}
+
+/// The image out of an archive: by its name where that means this image here, else by its id.
+fn of_archive(image: &Image, archive: &str) -> Result<(String, ImageInfo)> {
+    let id = image.digest.as_deref().unwrap_or_default();
+    events::state(Phase::Starting, "loading the image");
+    let info = docker::load_image(archive, id)?;
+    let named = docker::inspect_image(&image.reference).is_ok_and(|named| named.id == info.id);
+    Ok((if named { image.reference.clone() } else { info.id.clone() }, info))
 }
 
 type Ask<'a> = &'a mut dyn FnMut(&str) -> Result<ImageInfo>;

@@ -23,7 +23,7 @@ mod watch;
 use spec::{Surroundings, WORKSPACE};
 use watch::{Deadline, Next, Over};
 
-/// Seconds that a job has between being asked to end and being ended.
+/// Seconds that a job has between being asked to end and being ended, where nobody says otherwise.
 const GRACE_SECONDS: u32 = 10;
 /// How long output that is there already may take to come.
 const AT_ONCE_MS: u32 = 500;
@@ -38,10 +38,17 @@ struct Handle {
     image_id: String,
     keep_alive: bool,
     time_limit: Option<u64>,
+    /// Seconds that the job has between being asked to end and being ended.
+    #[serde(default = "grace")]
+    grace: u32,
     /// When the container was started, in seconds since 1970; 0: not known.
     #[serde(default)]
     started: u64,
     place: Place,
+}
+
+fn grace() -> u32 {
+    GRACE_SECONDS
 }
 
 impl Handle {
@@ -163,7 +170,7 @@ fn follow(handle: &Handle) -> Result<Ending> {
             Next::Wait(wait) => wait,
             Next::Stop => {
                 events::log(Level::Warning, "the time limit passed: the container is stopped", &[]);
-                docker::stop_container(&handle.container, GRACE_SECONDS)?;
+                docker::stop_container(&handle.container, handle.grace)?;
                 continue;
             }
             Next::GiveUp => {
@@ -203,7 +210,7 @@ fn lost(handle: &Handle, error: &Error, timed_out: bool) -> Result<Ending> {
         return Ok(handle.ending(None, container.as_ref(), timed_out, false));
     }
     // It still runs, unseen; ending it is the only way to know how it ends.
-    docker::stop_container(&handle.container, GRACE_SECONDS)?;
+    docker::stop_container(&handle.container, handle.grace)?;
     let message = format!("the container's output broke off, so it was stopped: {}", error.message);
     Ok(local::ending(Cause::Unknown, message, handle.place.result().as_ref(), &handle.name, false))
 }
@@ -229,7 +236,7 @@ impl Guest for Plugin {
     fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
         let mut work = spec::prepare(&job, &surroundings(&job)?)?;
         events::state(Phase::Starting, "looking for the image");
-        let (reference, info) = image::find(&work.image, &job.model)?;
+        let (reference, info) = image::find(&work.image, &job.model, &work.wish)?;
         work.spec.image = reference;
         work.locate_runtime(&job, &info.env);
         work.place.write_entry(&work.script)?;
@@ -244,6 +251,7 @@ impl Guest for Plugin {
             image_id: info.id,
             keep_alive: job.options.has(JobOptions::KEEP_ALIVE),
             time_limit: job.time_limit,
+            grace: work.grace.unwrap_or(GRACE_SECONDS),
             started: now(),
             place: work.place,
         };
@@ -295,7 +303,7 @@ impl Guest for Plugin {
         if !handle.is_over(Some(&container)) {
             handle.place.mark_cancelled(&reason)?;
         }
-        docker::stop_container(&handle.container, GRACE_SECONDS)
+        docker::stop_container(&handle.container, handle.grace)
     }
 
     fn collect(handle: String) -> Result<Collection> {

@@ -13,9 +13,16 @@ pub fn compatible(image: &str) -> String {
 pub fn unique(image: &str, job: &Job) -> String {
     let letters: Vec<char> = job.run_id.chars().filter(char::is_ascii_alphanumeric).collect();
     let run: String = letters.iter().skip(letters.len().saturating_sub(12)).collect();
-    let id: String =
-        job.id.chars().filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-')).collect();
-    format!("{}_{run}_{id}", compatible(image))
+    let node = job.extra.iter().find(|entry| entry.name == "node").map(|entry| entry.value.as_str());
+    // One node's share of a job that several have is named after its node, as upstream does.
+    let end = node.filter(|node| node.bytes().all(|byte| byte.is_ascii_digit())).map(|node| format!("_node{node}"));
+    let shared = node.and_then(|node| job.id.strip_suffix(&format!("-node{node}")));
+    let id: String = shared
+        .unwrap_or(&job.id)
+        .chars()
+        .filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-'))
+        .collect();
+    format!("{}_{run}_{id}{}", compatible(image), end.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -28,6 +35,13 @@ mod tests {
         assert_eq!(compatible("ci-dummy_dummy.ubuntu.amd"), "container_ci-dummy_dummy.ubuntu.amd");
         assert_eq!(compatible("localhost:5000/a/b:1"), "container_localhost_5000_a_b_1");
         assert_eq!(compatible("a@sha256:00"), "container_a_sha256_00");
+    }
+
+    #[test]
+    fn a_share_is_named_after_its_node() {
+        let mut share = job();
+        share.extra.push(maddock_sdk::types::Entry { name: "node".into(), value: "3".into() });
+        assert!(unique("i", &share).ends_with("_node3"), "{}", unique("i", &share));
     }
 
     #[test]

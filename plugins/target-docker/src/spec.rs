@@ -10,6 +10,7 @@ use maddock_sdk::target::{Job, JobOptions};
 use maddock_sdk::types::{Artefact, Attachment, Entry, EnvValue, EnvVar, Image, Step, WorkPlan};
 use maddock_sdk::{Result, entry, invalid, serde_json, unsupported};
 
+use crate::image::Wish;
 use crate::name;
 use crate::options::{self, add, put_mount};
 
@@ -40,8 +41,12 @@ pub struct Work {
     pub script: String,
     /// The image.
     pub image: Image,
+    /// How to get it.
+    pub wish: Wish,
     /// The container; its image is the reference, as policy knows it.
     pub spec: ContainerSpec,
+    /// Seconds that the job has between being asked to end and being ended, where somebody says it.
+    pub grace: Option<u32>,
     /// Upstream's name for the container, where the job is to be kept alive.
     pub plain_name: Option<String>,
     /// What a person should know.
@@ -156,7 +161,14 @@ pub fn prepare(job: &Job, around: &Surroundings) -> Result<Work> {
         spec.labels.push(Entry { name: KEPT.to_owned(), value: "true".to_owned() });
     }
     let plain_name = kept.then(|| name::compatible(&image.reference));
-    Ok(Work { place, script: entry::script(job, role), image, spec, plain_name, warnings })
+    // `image-archive` and `image-exact`: what another target adds where an image was sent along. `grace`: seconds, where a
+    // scheduler will not wait for long.
+    let grace = extra(job, "grace").and_then(|seconds| seconds.parse().ok());
+    let wish = Wish {
+        archive: extra(job, "image-archive").map(str::to_owned),
+        exact: extra(job, "image-exact").is_some_and(|value| value == "true"),
+    };
+    Ok(Work { place, script: entry::script(job, role), image, wish, spec, grace, plain_name, warnings })
 }
 
 fn read_json(what: &str, text: &str) -> Result<Value> {
@@ -326,7 +338,9 @@ impl Work {
     pub fn plan(&self, job: &Job) -> WorkPlan {
         let scope = |name: &str, value: &str| Entry { name: name.to_owned(), value: value.to_owned() };
         let image = &self.spec.image;
-        let find = if self.image.registry_reference.is_some() && !self.image.local {
+        let find = if self.wish.archive.is_some() {
+            ("load", "docker.load-image")
+        } else if self.image.registry_reference.is_some() && !self.image.local {
             ("pull", "docker.pull-image")
         } else {
             ("look for", "docker.inspect-image")

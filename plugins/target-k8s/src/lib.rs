@@ -41,6 +41,9 @@ pub struct Handle {
     nodes: u32,
     start_timeout: u64,
     queue_timeout: Option<u64>,
+    /// When the cluster ends the Job.
+    #[serde(default)]
+    deadline: Option<u64>,
     /// Plain names that have to be there.
     expected: Vec<String>,
     /// An object that holds the claim with the results, where there is one.
@@ -169,6 +172,7 @@ impl Guest for Plugin {
             nodes: job.topology.nodes,
             start_timeout: work.start_timeout,
             queue_timeout: work.queue_timeout,
+            deadline: work.deadline,
             expected: job.collect.iter().filter(plain).cloned().collect(),
             collector: work.collector.as_ref().map(ToString::to_string),
         };
@@ -218,8 +222,7 @@ impl Guest for Plugin {
             if let Some(pod) = pod.filter(|pod| results::wait(pod) && !results::has_come(&handle, index, Some(pod))) {
                 let _ = results::bring(&handle, pod);
             }
-            let began = pod.and_then(outcome::model).is_none_or(|model| !model.started.is_empty());
-            if began && !results::has_come(&handle, index, pod) {
+            if pod.is_none_or(outcome::may_have_begun) && !results::has_come(&handle, index, pod) {
                 outstanding.push(index);
             }
         }

@@ -1,6 +1,8 @@
 //! What is known about a Job, as the kernel says it: where it is, what is wrong with it, and how it ended. Total: every state
 //! of the Job, of its pods and of their containers has a meaning, and what is not known is never taken for success.
 
+use std::collections::BTreeSet;
+
 use maddock_sdk::events::Phase;
 use maddock_sdk::job_result::JobResult;
 use maddock_sdk::kube::{ContainerState, JobState, Pod, Snapshot};
@@ -25,6 +27,8 @@ const NEVER_STARTS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
 /// Why a pod was taken away.
 const TAKEN: [&str; 8] =
     ["Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Preempting", "Preempted", "DisruptionTarget"];
+/// What the cluster says of a pod whose node does not answer.
+pub const NODE_NOT_READY: &str = "NodeNotReady";
 /// Why a node did not take a pod that it was given.
 const NOT_TAKEN: [&str; 5] = ["UnexpectedAdmissionError", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods"];
 
@@ -37,12 +41,32 @@ pub enum Trouble {
     Unplaced(String),
 }
 
+/// Why a job is not waited for any longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It does not begin.
+    Trouble(Trouble),
+    /// The cluster should have ended it so many seconds after its beginning, and did not.
+    Overdue(u64),
+}
+
 impl Trouble {
     /// In words.
     #[must_use]
     pub fn reason(&self) -> &str {
         match self {
             Self::CannotStart(reason, _) | Self::Unplaced(reason) => reason,
+        }
+    }
+}
+
+impl GivenUp {
+    /// In words.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Trouble(trouble) => trouble.reason().to_owned(),
+            Self::Overdue(seconds) => format!("the cluster did not end it at its deadline of {seconds} s"),
         }
     }
 }
@@ -120,8 +144,21 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
             return Some(Trouble::CannotStart(with(reason, &container.message), never));
         }
     }
-    let unplaced = pod.phase == "Pending" && pod.node_name.is_empty() && pod.reason == "Unschedulable";
-    unplaced.then(|| Trouble::Unplaced(with("no node takes the pod", &pod.message)))
+    is_unplaced(pod).then(|| Trouble::Unplaced(with("no node takes the pod", &pod.message)))
+}
+
+fn is_unplaced(pod: &Pod) -> bool {
+    pod.phase == "Pending" && pod.node_name.is_empty() && pod.reason == "Unschedulable"
+}
+
+/// Whether a pod's model may have begun, and left something.
+#[must_use]
+pub fn may_have_begun(pod: &Pod) -> bool {
+    match model(pod) {
+        Some(model) => !model.started.is_empty(),
+        // Its node has said nothing of it yet; of one that has no node nothing is to be said.
+        None => !pod.node_name.is_empty(),
+    }
 }
 
 /// Where a job of `nodes` pods is.
@@ -209,6 +246,7 @@ fn of_pod(pod: &Pod) -> (Cause, String) {
     match (pod.phase.as_str(), pod.deleted) {
         ("Unknown", _) => (Cause::Lost, "its node does not answer any more".to_owned()),
         (_, true) if running => (Cause::Lost, "the pod was deleted while it ran".to_owned()),
+        (_, true) if is_unplaced(pod) => (Cause::NeverStarted, with("no node took the pod", &pod.message)),
         (_, true) => (Cause::NeverStarted, "the pod was deleted before the model began".to_owned()),
         ("Pending", false) => (Cause::NeverStarted, with("the pod has not begun", &pod.message)),
         ("Failed", false) => (Cause::Lost, with("the pod failed without an outcome", &with(reason, &pod.message))),
@@ -237,7 +275,7 @@ fn is_good(cause: &Cause) -> bool {
 
 /// How the job `name` of `nodes` pods ended. `given_up` says why nobody waited for it any longer.
 #[must_use]
-pub fn ending(name: &str, snapshot: &Snapshot, nodes: u32, given_up: Option<&Trouble>, log_complete: bool) -> Ending {
+pub fn ending(name: &str, snapshot: &Snapshot, nodes: u32, given_up: Option<&GivenUp>, log_complete: bool) -> Ending {
     let complete = matches!(snapshot.state, JobState::Complete);
     let endings: Vec<NodeEnding> = (0..nodes)
         .map(|node| match newest(snapshot, node) {
@@ -262,23 +300,66 @@ pub fn ending(name: &str, snapshot: &Snapshot, nodes: u32, given_up: Option<&Tro
     Ending { cause, message, duration: seconds.reduce(f64::max), nodes: endings, log_complete }
 }
 
-fn cause(name: &str, snapshot: &Snapshot, nodes: &[NodeEnding], given_up: Option<&Trouble>) -> (Cause, String) {
-    let began = nodes.iter().any(|node| !matches!(node.cause, Cause::NeverStarted));
-    if let Some(trouble) = given_up {
-        let cause = if began { Cause::Lost } else { Cause::NeverStarted };
-        return (cause, format!("Job {name} was given up: {}", trouble.reason()));
+/// Pods that were taken away while they ran, and have a successor: each with what is known of it.
+#[must_use]
+pub fn replaced(snapshot: &Snapshot) -> Vec<(&Pod, &Pod)> {
+    let by_another = |pod: &Pod| newest(snapshot, pod.index).is_some_and(|last| last.name != pod.name);
+    let ran = |pod: &Pod| model(pod).is_some_and(|model| !model.started.is_empty());
+    let taken = |pod: &Pod| pod.deleted || TAKEN.contains(&pod.reason.as_str());
+    let pods = snapshot.pods.iter().filter(|pod| by_another(pod) && ran(pod) && taken(pod));
+    pods.filter_map(|pod| Some((pod, newest(snapshot, pod.index)?))).collect()
+}
+
+/// The node of a job's pods, or that it is one of them.
+#[must_use]
+pub fn where_it_runs(snapshot: &Snapshot) -> String {
+    let nodes: BTreeSet<&str> = snapshot.pods.iter().map(|pod| pod.node_name.as_str()).collect();
+    let nodes: Vec<&str> = nodes.into_iter().filter(|node| !node.is_empty()).collect();
+    match nodes.as_slice() {
+        [node] => format!("node {node}"),
+        nodes => format!("one of the nodes {}", nodes.join(", ")),
+    }
+}
+
+/// What became of the places that the job ran at, as far as it explains why it did not end by itself.
+fn lost_places(snapshot: &Snapshot) -> String {
+    let taken: Vec<String> = replaced(snapshot)
+        .iter()
+        .map(|(pod, _)| format!("pod {} was taken away from {}", pod.name, pod.node_name))
+        .collect();
+    match warning(snapshot, &[NODE_NOT_READY]) {
+        _ if !taken.is_empty() => taken.join(", "),
+        Some(message) => with(&format!("{} does not answer", where_it_runs(snapshot)), message),
+        None => String::new(),
+    }
+}
+
+fn cause(name: &str, snapshot: &Snapshot, nodes: &[NodeEnding], given_up: Option<&GivenUp>) -> (Cause, String) {
+    let ran = |pod: &Pod| model(pod).is_some_and(|model| !model.started.is_empty());
+    let began = nodes.iter().any(|node| !matches!(node.cause, Cause::NeverStarted)) || snapshot.pods.iter().any(ran);
+    let waited =
+        || nodes.iter().map(|node| node.message.as_str()).find(|message| !message.is_empty()).unwrap_or_default();
+    if let Some(given_up) = given_up {
+        let (lost, why) = (lost_places(snapshot), given_up.reason());
+        let cause = match (began, given_up) {
+            (false, _) => Cause::NeverStarted,
+            (true, GivenUp::Trouble(_)) => Cause::Lost,
+            (true, GivenUp::Overdue(_)) => Cause::TimedOut,
+        };
+        let why = match given_up {
+            _ if !lost.is_empty() => format!("{lost}; {why}"),
+            GivenUp::Overdue(_) if !began => with(&why, waited()),
+            _ => why,
+        };
+        return (cause, format!("Job {name} was given up: {why}"));
     }
     match &snapshot.state {
         JobState::Complete => by_nodes(snapshot, nodes).unwrap_or((Cause::Exited(0), String::new())),
         JobState::Failed(why) if why.name == "DeadlineExceeded" => {
             if began {
-                return (Cause::TimedOut, format!("Job {name} reached its deadline"));
+                return (Cause::TimedOut, with(&format!("Job {name} reached its deadline"), &lost_places(snapshot)));
             }
-            let waited = nodes.iter().map(|node| node.message.as_str()).find(|message| !message.is_empty());
-            (
-                Cause::NeverStarted,
-                with(&format!("Job {name} reached its deadline before it began"), waited.unwrap_or_default()),
-            )
+            (Cause::NeverStarted, with(&format!("Job {name} reached its deadline before it began"), waited()))
         }
         JobState::Failed(why) => by_nodes(snapshot, nodes)
             .unwrap_or_else(|| (Cause::Unknown, with(&format!("Job {name} failed ({})", why.name), &why.value))),

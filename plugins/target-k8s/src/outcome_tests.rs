@@ -157,11 +157,64 @@ fn a_pod_that_is_not_there_never_began() {
 fn a_job_that_was_given_up_never_started() {
     for pod in [waiting("ImagePullBackOff"), unplaced()] {
         let seen = snapshot(JobState::Active, vec![pod]);
-        let trouble = standing(&seen, 1).trouble;
+        let trouble = standing(&seen, 1).trouble.map(GivenUp::Trouble);
         let ending = ending("j", &seen, 1, trouble.as_ref(), true);
         assert_eq!(ending.cause, Cause::NeverStarted);
         assert!(ending.message.contains("message") || ending.message.contains("0/1 nodes"), "{}", ending.message);
     }
+}
+
+/// A pod that ran and was taken away, and the one that came after it.
+fn taken_and_unplaced() -> Vec<Pod> {
+    let successor = Pod { name: "j-0-later".into(), created: "2026-01-01T00:05:00Z".into(), ..unplaced() };
+    vec![Pod { deleted: true, ..running(0) }, successor]
+}
+
+#[test]
+fn a_job_that_ran_and_finds_no_other_place_is_lost_and_names_the_first() {
+    let seen = snapshot(JobState::Active, taken_and_unplaced());
+    let trouble = standing(&seen, 1).trouble.map(GivenUp::Trouble);
+    let ending = ending("j", &seen, 1, trouble.as_ref(), true);
+    assert_eq!(ending.cause, Cause::Lost);
+    assert!(ending.message.contains("j-0-abcde was taken away from node-a; no node takes"), "{}", ending.message);
+}
+
+#[test]
+fn a_deadline_names_what_was_taken_away_before_it() {
+    for (state, given_up) in
+        [(failed("DeadlineExceeded"), None), (JobState::Active, Some(GivenUp::Overdue(30))), (JobState::Active, None)]
+    {
+        let told = given_up.is_some() || matches!(state, JobState::Failed(_));
+        let ending = ending("j", &snapshot(state, taken_and_unplaced()), 1, given_up.as_ref(), true);
+        assert_eq!(ending.cause, if told { Cause::TimedOut } else { Cause::Unknown });
+        assert_eq!(ending.message.contains("j-0-abcde was taken away from node-a"), told, "{}", ending.message);
+    }
+    let mut silent = snapshot(failed("DeadlineExceeded"), vec![running(0)]);
+    silent.warnings.push(Entry { name: NODE_NOT_READY.into(), value: "Node is not ready".into() });
+    let ending = ending("j", &silent, 1, None, true);
+    assert!(ending.message.contains("deadline: node node-a does not answer: Node is not ready"), "{}", ending.message);
+}
+
+#[test]
+fn a_job_that_is_overdue_and_never_began_never_started() {
+    let ending = ending("j", &snapshot(JobState::Active, vec![unplaced()]), 1, Some(&GivenUp::Overdue(30)), true);
+    assert_eq!(ending.cause, Cause::NeverStarted);
+    assert!(ending.message.contains("deadline of 30 s") && ending.message.contains("0/1 nodes"), "{}", ending.message);
+}
+
+#[test]
+fn a_deadline_in_the_queue_says_what_was_waited_for_and_that_there_are_no_files() {
+    let pod = Pod { deleted: true, ..unplaced() };
+    assert!(!may_have_begun(&pod) && !may_have_begun(&waiting("ErrImagePull")) && may_have_begun(&running(0)));
+    let ending = ending("j", &snapshot(failed("DeadlineExceeded"), vec![pod]), 1, None, true);
+    assert!(ending.message.ends_with("before it began: no node took the pod: 0/1 nodes"), "{}", ending.message);
+}
+
+#[test]
+fn a_pod_that_failed_by_itself_is_not_told_as_taken_away() {
+    let successor = Pod { name: "j-0-later".into(), created: "2026-01-01T00:05:00Z".into(), ..running(0) };
+    assert!(replaced(&snapshot(JobState::Active, vec![ended(0, 7), successor])).is_empty());
+    assert_eq!(replaced(&snapshot(JobState::Active, taken_and_unplaced())).len(), 1);
 }
 
 #[test]

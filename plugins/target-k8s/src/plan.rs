@@ -55,6 +55,8 @@ pub struct Work {
     pub start_timeout: u64,
     /// Seconds that a pod may wait for a node.
     pub queue_timeout: Option<u64>,
+    /// When the cluster ends the Job, in seconds.
+    pub deadline: Option<u64>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -180,6 +182,7 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
         gpus: (section.gpu_resource.clone(), job.topology.gpus_per_node),
         start_timeout: section.start_timeout.unwrap_or(START_TIMEOUT),
         queue_timeout: section.queue_timeout,
+        deadline: deadline(job, &section),
         warnings,
         image,
         name,

@@ -4,21 +4,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use maddock_sdk::events::{self, Level};
-use maddock_sdk::kube::{self, LogEvent, Snapshot};
+use maddock_sdk::events::{self, Level, Phase};
+use maddock_sdk::kube::{self, JobState, LogEvent, ObjectRef, Snapshot};
+use maddock_sdk::serde_json::{self, Value};
 use maddock_sdk::target::Ending;
 use maddock_sdk::types::OutputStream;
 use maddock_sdk::{Result, failed};
 
 use crate::Handle;
 use crate::objects::MODEL;
-use crate::outcome::{self, Trouble};
+use crate::outcome::{self, GivenUp, Trouble};
 use crate::results;
 
 /// How long one wait for output takes at most; the state is looked at in between.
 const WAIT_MS: u32 = 500;
 /// Pieces of output between two looks at the state.
 const PIECES: u32 = 64;
+/// How much later than its deadline the cluster may end a Job, in seconds; and between two questions whether it has.
+const LATE: u64 = 30;
+const ASKED: Duration = Duration::from_secs(10);
 /// Waits for the last output, each as long as the one above.
 const LAST_WAITS: u32 = 20;
 
@@ -167,6 +171,93 @@ impl Patience {
     }
 }
 
+/// Whether a Job should have ended long ago. The cluster is who ends it, and not every cluster does.
+#[derive(Debug)]
+pub struct Deadline {
+    limit: Option<Duration>,
+    /// None while the Job is suspended: then its time does not count.
+    since: Option<Instant>,
+    next: Option<Instant>,
+}
+
+impl Deadline {
+    /// Counts from now: one that attends a Job later waits longer, and not for ever.
+    #[must_use]
+    pub fn of(handle: &Handle) -> Self {
+        let limit = handle.deadline.map(|seconds| Duration::from_secs(seconds.saturating_add(LATE)));
+        Self { limit, since: None, next: None }
+    }
+
+    /// Whether it is time to ask the cluster why the Job has not ended.
+    pub fn is_over(&mut self, suspended: bool, now: Instant) -> bool {
+        if suspended {
+            self.since = None;
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let over = self.limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
+        if !over || self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        self.next = now.checked_add(ASKED);
+        true
+    }
+}
+
+/// Whether the server, asked now, says that a Job goes on. One that is away says nothing, and is waited for.
+fn goes_on(handle: &Handle) -> bool {
+    let job = ObjectRef { kind: "Job".to_owned(), name: handle.job.clone() };
+    let Ok(Some(text)) = kube::get(&handle.connection(), &job) else { return false };
+    serde_json::from_str(&text).is_ok_and(|job| !has_condition(&job))
+}
+
+/// Whether it has ended, by its conditions.
+fn has_condition(job: &Value) -> bool {
+    let conditions = job.pointer("/status/conditions").and_then(Value::as_array);
+    let ends = |condition: &Value| {
+        let is = |key: &str, word: &str| condition.get(key).and_then(Value::as_str) == Some(word);
+        is("status", "True") && (is("type", "Complete") || is("type", "Failed"))
+    };
+    conditions.is_some_and(|conditions| conditions.iter().any(ends))
+}
+
+/// What is told of a Job while it is followed, each thing once.
+#[derive(Debug, Default)]
+struct Told {
+    state: String,
+    replaced: BTreeSet<String>,
+    not_ready: bool,
+}
+
+impl Told {
+    fn tell(&mut self, news: &Snapshot, nodes: u32) {
+        let standing = outcome::standing(news, nodes);
+        let text = format!("{:?} {}", standing.phase, standing.reason);
+        if text != self.state {
+            events::state(standing.phase, &standing.reason);
+            self.state = text;
+        }
+        for (pod, successor) in outcome::replaced(news) {
+            if self.replaced.insert(pod.name.clone()) {
+                let text = format!(
+                    "pod {} was taken away from {} while it ran: the cluster begins anew with {}",
+                    pod.name, pod.node_name, successor.name
+                );
+                events::log(Level::Warning, &text, &[]);
+            }
+        }
+        let warning = news.warnings.iter().find(|warning| warning.name == outcome::NODE_NOT_READY);
+        if let Some(warning) = warning.filter(|_| !self.not_ready) {
+            self.not_ready = true;
+            events::log(
+                Level::Warning,
+                &format!("{} does not answer: {}", outcome::where_it_runs(news), warning.value),
+                &[],
+            );
+        }
+    }
+}
+
 /// Follows a Job to its end.
 ///
 /// # Errors
@@ -174,19 +265,15 @@ impl Patience {
 pub fn follow(handle: &Handle) -> Result<Ending> {
     let mut output = Output::of(handle);
     let mut patience = Patience::default();
-    let mut told = String::new();
+    let mut deadline = Deadline::of(handle);
+    let mut told = Told::default();
     let mut tried: BTreeMap<String, bool> = BTreeMap::new();
     let mut last: Option<Snapshot> = None;
     let given_up = loop {
         let seen = last.as_ref().map_or(0, |snapshot| snapshot.change);
         let wait = if output.logs.is_some() { 0 } else { WAIT_MS };
         if let Some(news) = kube::next_change(&handle.connection(), &handle.job, seen, wait)? {
-            let standing = outcome::standing(&news, handle.nodes);
-            let text = format!("{:?} {}", standing.phase, standing.reason);
-            if text != told {
-                events::state(standing.phase, &standing.reason);
-                told = text;
-            }
+            told.tell(&news, handle.nodes);
             for pod in news.pods.iter().filter(|pod| results::wait(pod)) {
                 if !tried.contains_key(&pod.name) {
                     let brought = results::bring(handle, pod);
@@ -203,12 +290,20 @@ pub fn follow(handle: &Handle) -> Result<Ending> {
             }
         }
         output.tell();
+        let now = Instant::now();
         let standing = last.as_ref().map(|snapshot| outcome::standing(snapshot, handle.nodes));
         let trouble = standing.and_then(|standing| standing.trouble);
-        if patience.is_over(trouble.as_ref(), handle, Instant::now()) {
-            break trouble;
+        if patience.is_over(trouble.as_ref(), handle, now) {
+            break trouble.map(GivenUp::Trouble);
+        }
+        let suspended = last.as_ref().is_some_and(|snapshot| matches!(snapshot.state, JobState::Suspended));
+        if last.is_some() && deadline.is_over(suspended, now) && goes_on(handle) {
+            break handle.deadline.map(GivenUp::Overdue);
         }
     };
+    if let Some(given_up) = &given_up {
+        events::state(Phase::Finishing, &format!("given up: {}", given_up.reason()));
+    }
     let Some(last) = last else { return Err(failed(format!("nothing is known about Job {}", handle.job))) };
     output.finish(Some(&last));
     for (node, pod) in output.unclear(&last, handle.nodes) {
@@ -236,5 +331,45 @@ mod tests {
             measures.feed(b"performance is good, train_samples_per second ");
         }
         assert!(!measures.found() && measures.tail.len() < 100);
+    }
+
+    fn due(deadline: Option<u64>) -> Deadline {
+        Deadline { limit: deadline.map(|seconds| Duration::from_secs(seconds + LATE)), since: None, next: None }
+    }
+
+    #[test]
+    fn a_cluster_that_is_late_is_asked_again_and_again_and_one_that_is_not_never() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut deadline = due(Some(100));
+        let asked: Vec<u64> = (0..=190).filter(|&second| deadline.is_over(false, at(second))).collect();
+        assert_eq!(asked, [130, 140, 150, 160, 170, 180, 190]);
+        let mut none = due(None);
+        assert!(!(0..=190).any(|second| none.is_over(false, at(second * 1000))));
+    }
+
+    #[test]
+    fn the_time_of_a_suspended_job_does_not_count() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut deadline = due(Some(100));
+        assert!((0..=500).all(|second| !deadline.is_over(second >= 100, at(second))));
+        assert!((501..=630).all(|second| !deadline.is_over(false, at(second))));
+        assert!(deadline.is_over(false, at(631)));
+    }
+
+    #[test]
+    fn a_job_has_ended_by_a_condition_that_is_true() {
+        for (kind, status, ended) in [
+            ("Complete", "True", true),
+            ("Failed", "True", true),
+            ("Failed", "False", false),
+            ("Suspended", "True", false),
+            ("FailureTarget", "True", false),
+        ] {
+            let job = serde_json::json!({"status": {"conditions": [{"type": kind, "status": status}]}});
+            assert_eq!(has_condition(&job), ended, "{kind} {status}");
+        }
+        assert!(!has_condition(&serde_json::json!({})));
     }
 }

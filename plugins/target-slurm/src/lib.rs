@@ -1,29 +1,37 @@
-//! Runs jobs on the nodes of a Slurm cluster, as programs: one task on each node, in a copy of the job's workspace.
+//! Runs jobs on the nodes of a Slurm cluster: one task on each node, in a copy of the job's workspace; a job with an image in
+//! a container there, another as a program.
 //!
 //! The run's directory must be on a file system that all nodes share: nodes read what to do there and leave their outcome.
 //! Nothing of anybody else is touched: the host ends jobs of this run only, and no allocation that was there before.
+
+use std::time::SystemTime;
 
 use maddock_sdk::events::{self, Level, Phase};
 use maddock_sdk::job_result::JobResult;
 use maddock_sdk::serde_json;
 use maddock_sdk::slurm::{self, JobState, Seen};
-use maddock_sdk::target::{CollectedFile, Collection, Ending, Guest, Job, JobStatus, TargetInfo};
+use maddock_sdk::target::{Cause, CollectedFile, Collection, Ending, Guest, Job, JobStatus, TargetInfo};
 use maddock_sdk::types::{Entry, Error, ErrorKind, OutputStream, WorkPlan};
 use maddock_sdk::{Result, failed, files, invalid, local};
 use serde::{Deserialize, Serialize};
 
 pub mod allocation;
+pub mod container;
 pub mod once;
 pub mod outcome;
 pub mod plan;
+pub mod preflight;
 pub mod script;
 pub mod section;
+mod submit;
 pub mod tail;
 
 use allocation::{Allocation, Running};
 use outcome::Report;
 use tail::Tail;
 
+/// What this target can do.
+const FEATURES: [&str; 5] = ["multi-node", "detach", "images", "images-unless=slurm.container:false", "shares"];
 /// How long one wait for news takes at most: the nodes' output is looked at in between.
 const WAIT_MS: u32 = 1000;
 /// Looks at the shared file system after the end, until the nodes' last words have arrived.
@@ -41,9 +49,20 @@ struct Handle {
     nodes: u32,
     /// Plain names that have to be there.
     expected: Vec<String>,
+    /// What was put beside the job for the nodes alone.
+    #[serde(default)]
+    leftovers: Vec<String>,
+    /// Seconds since 1970 after which it is not waited for any more.
+    #[serde(default)]
+    give_up: Option<u64>,
     /// The program that runs within an allocation of somebody else's, which `id` then names.
     #[serde(default)]
     process: Option<String>,
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Handle {
@@ -169,25 +188,54 @@ fn describe(job: &slurm::Job) -> String {
         JobState::Other(word) => word.clone(),
         _ => job.word.to_lowercase(),
     };
+    let word = if word.is_empty() { word } else { format!(" {word}") };
     let place = if job.nodes.is_empty() { String::new() } else { format!(" on {}", job.nodes) };
     let reason = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
-    format!("batch job {} {word}{place}{reason}", job.id)
+    format!("batch job {}{word}{place}{reason}", job.id)
 }
 
-/// Follows a job to its end.
-fn follow(handle: &Handle, logs: &mut Logs) -> Result<slurm::Job> {
+/// Follows a job to its end. A job that has waited in the queue for too long is taken out; then with what it waited for.
+fn follow(handle: &Handle, logs: &mut Logs) -> Result<(slurm::Job, Option<String>)> {
     let mut change = 0;
+    let mut waits_for = None;
+    let mut given_up = None;
     loop {
         let news = slurm::next_change(&[Seen { id: handle.id.clone(), change }], WAIT_MS)?;
         logs.tell();
         for job in news {
             change = job.change;
             events::state(phase(&job.state), &describe(&job));
-            if job.ended {
-                return Ok(job);
+            if job.ended || said_by_all(handle, &job) {
+                return Ok((job, given_up));
             }
+            waits_for = matches!(job.state, JobState::Pending).then_some(job.reason);
+        }
+        let late = handle.give_up.is_some_and(|limit| now() >= limit);
+        if let (Some(reason), None, true) = (&waits_for, &given_up, late) {
+            events::log(
+                Level::Warning,
+                "the job has waited in the queue for `slurm.queue_timeout`: it is taken out",
+                &[],
+            );
+            given_up = Some(reason.clone());
+            slurm::cancel(&handle.id)?;
         }
     }
+}
+
+/// Whether the scheduler has forgotten a job of which every node has left its outcome: nobody has more to say.
+fn said_by_all(handle: &Handle, job: &slurm::Job) -> bool {
+    matches!(job.state, JobState::LostSight) && handle.reports().iter().all(|report| report.exit.is_some())
+}
+
+/// The ending of a job that was taken out of the queue, unless it began in the last moment.
+fn taken_out(ending: Ending, waited_for: &str) -> Ending {
+    if ending.nodes.iter().any(|node| node.cause != Cause::NeverStarted) {
+        return ending;
+    }
+    let reason = if waited_for.is_empty() { String::new() } else { format!(": {waited_for}") };
+    let message = format!("it waited in the queue for longer than `slurm.queue_timeout`{reason}");
+    Ending { cause: Cause::NeverStarted, message, ..ending }
 }
 
 /// All that will be done for a job.
@@ -258,7 +306,7 @@ impl Guest for Plugin {
         TargetInfo {
             deployment_type: "slurm".to_owned(),
             default_launcher: "torchrun".to_owned(),
-            features: vec!["multi-node".to_owned(), "detach".to_owned()],
+            features: FEATURES.map(str::to_owned).to_vec(),
         }
     }
 
@@ -267,18 +315,20 @@ impl Guest for Plugin {
     }
 
     fn launch(job: Job, _plan: WorkPlan) -> Result<String> {
-        let work = work(&job)?;
+        let mut work = work(&job)?;
         for warning in &work.warnings {
             events::log(Level::Warning, warning, &[]);
         }
-        events::state(Phase::Starting, "staging");
-        for (source, destination) in &work.copies {
-            files::copy(source, destination).map_err(|error| error.during("copying the tree's scripts"))?;
-        }
-        for (path, content, mode) in &work.files {
-            files::write(path, content.as_bytes(), *mode).map_err(|error| error.during("writing the job's files"))?;
-        }
-        let (id, process) = start(&job, &work)?;
+        let leftovers: Vec<String> = work.share.iter().flat_map(|share| share.leftovers(&job)).collect();
+        let (id, process) = match submit::hand_in(&job, &mut work) {
+            Ok(known) => known,
+            Err(error) => {
+                for path in &leftovers {
+                    let _ = files::remove(path);
+                }
+                return Err(error);
+            }
+        };
         let plain = |pattern: &&String| !pattern.contains(['*', '?']);
         let handle = Handle {
             id,
@@ -286,6 +336,8 @@ impl Guest for Plugin {
             nodes: if once::is(&job) { 1 } else { job.topology.nodes },
             process,
             expected: job.collect.iter().filter(plain).cloned().collect(),
+            leftovers,
+            give_up: work.queue_timeout.map(|seconds| now().saturating_add(seconds)),
         };
         serde_json::to_string(&handle).map_err(|error| failed(error.to_string()))
     }
@@ -296,10 +348,14 @@ impl Guest for Plugin {
             return follow_within(&handle, process);
         }
         let mut logs = Logs::of(&handle);
-        let job = follow(&handle, &mut logs)?;
+        let (job, given_up) = follow(&handle, &mut logs)?;
         let reports = handle.last_reports(&job);
         logs.finish();
-        Ok(outcome::ending(&job, &reports, logs.complete))
+        let ending = outcome::ending(&job, &reports, logs.complete);
+        Ok(match given_up {
+            Some(reason) => taken_out(ending, &reason),
+            None => ending,
+        })
     }
 
     fn status(handle: String) -> Result<JobStatus> {
@@ -333,7 +389,8 @@ impl Guest for Plugin {
         for _ in 0..LEAVING {
             for job in slurm::next_change(&[Seen { id: handle.id.clone(), change }], WAIT_MS)? {
                 change = job.change;
-                if job.ended {
+                // What is in the queue no more has nothing to be ended.
+                if job.ended || matches!(job.state, JobState::LostSight) {
                     return Ok(());
                 }
             }
@@ -354,10 +411,16 @@ impl Guest for Plugin {
                 collection.missing.push(format!("`{name}` is not in the work directory of the first node"));
             }
         }
-        let commit = handle.report(0).result.and_then(|result| result.git_commit);
+        let first = handle.report(0);
+        let commit = first.git_commit.or_else(|| first.result.and_then(|result| result.git_commit));
         // A script that runs once leaves its rows in a file.
         let results = handle.text(0, "results").map(|_| once::RESULTS.to_owned());
-        let facts = [("machine_name", Some(handle.id.clone())), ("git_commit", commit), ("results", results)];
+        let facts = [
+            ("machine_name", Some(handle.id.clone())),
+            ("git_commit", commit),
+            ("image_digest", first.image_digest),
+            ("results", results),
+        ];
         collection.facts = facts
             .into_iter()
             .filter_map(|(name, value)| Some(Entry { name: name.to_owned(), value: value? }))
@@ -368,12 +431,18 @@ impl Guest for Plugin {
     fn release(handle: String) -> Result<()> {
         // The nodes' own directories went with their scripts; what may be left is the job itself.
         let handle = Handle::read(&handle)?;
-        let Some(process) = &handle.process else { return slurm::cancel(&handle.id) };
-        match Running::attach(process) {
-            Ok(running) => running.stop(),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        let ended = match &handle.process {
+            None => slurm::cancel(&handle.id),
+            Some(process) => match Running::attach(process) {
+                Ok(running) => running.stop(),
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
+        for path in &handle.leftovers {
+            files::remove(path)?;
         }
+        ended
     }
 }
 

@@ -59,7 +59,14 @@ pub fn prepare(job: &Job, directories: &[String], allocation: Option<Allocation>
         .iter()
         .map(|name| (format!("{}/scripts/{name}", job.paths.tree), format!("{}/scripts/{name}", job.paths.workspace)))
         .collect();
-    Ok(Work { copies, files, batch: plan::batch(job, section, text), allocation, warnings })
+    // Nodes that are there already are not waited for.
+    let longest = allocation.is_none() && plan::time(job, &section) == plan::Time::Longest;
+    let (check, queue_timeout) = match &allocation {
+        Some(_) => (false, None),
+        None => (section.check, section.queue_timeout),
+    };
+    let batch = plan::batch(job, section, text);
+    Ok(Work { copies, files, batch, share: None, check, longest, queue_timeout, allocation, warnings })
 }
 
 fn is_given(job: &Job, name: &str) -> bool {

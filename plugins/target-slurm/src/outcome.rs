@@ -20,6 +20,16 @@ pub struct Report {
     pub exit: Option<i32>,
     /// It was ended because another node failed.
     pub peer: bool,
+    /// How it ended, in one word, where the node says it itself.
+    pub cause: Option<String>,
+    /// The sentence to it.
+    pub message: String,
+    /// Seconds that the model ran.
+    pub seconds: Option<f64>,
+    /// What was cloned.
+    pub git_commit: Option<String>,
+    /// What was run.
+    pub image_digest: Option<String>,
     /// What the entry script left.
     pub result: Option<JobResult>,
 }
@@ -32,6 +42,11 @@ impl Report {
                 "host" => value.clone_into(&mut self.host),
                 "exit" => self.exit = value.parse().ok(),
                 "peer" => self.peer = value == "1",
+                "cause" => self.cause = Some(value.to_owned()),
+                "message" => value.clone_into(&mut self.message),
+                "seconds" => self.seconds = value.parse().ok(),
+                "git_commit" => self.git_commit = Some(value.to_owned()),
+                "image_digest" => self.image_digest = Some(value.to_owned()),
                 _ => {}
             }
         }
@@ -40,11 +55,27 @@ impl Report {
 
     fn own(&self) -> Option<(Cause, String)> {
         let code = self.exit?;
-        let (cause, message) = local::outcome(code, self.result.as_ref());
+        let (cause, message) = match self.cause.as_deref() {
+            None => local::outcome(code, self.result.as_ref()),
+            Some(word) => (cause_of(word, code), self.message.clone()),
+        };
         if self.peer {
             return Some((cause, "it was ended because another node failed".to_owned()));
         }
         Some((cause, message))
+    }
+}
+
+/// A node's own word for how its share ended.
+fn cause_of(word: &str, code: i32) -> Cause {
+    match word {
+        "exited" => Cause::Exited(code),
+        "signalled" => Cause::Signalled(code.saturating_sub(128)),
+        "timed-out" => Cause::TimedOut,
+        "cancelled" => Cause::Cancelled,
+        "never-started" => Cause::NeverStarted,
+        "lost" => Cause::Lost,
+        _ => Cause::Unknown,
     }
 }
 
@@ -63,7 +94,8 @@ pub fn ending(job: &Job, reports: &[Report], log_complete: bool) -> Ending {
             NodeEnding { node, name: report.host.clone(), cause, message }
         })
         .collect();
-    let seconds = reports.iter().filter_map(|report| report.result.as_ref()?.seconds);
+    let of_result = |report: &Report| report.result.as_ref().and_then(|result| result.seconds);
+    let seconds = reports.iter().filter_map(|report| report.seconds.or_else(|| of_result(report)));
     Ending { cause, message, duration: seconds.reduce(f64::max), nodes, log_complete }
 }
 
@@ -181,7 +213,7 @@ mod tests {
             seconds: Some(2.5),
             git_commit: None,
         });
-        Report { host: "n".into(), started: true, exit, peer: false, result }
+        Report { host: "n".into(), started: true, exit, result, ..Report::default() }
     }
 
     #[test]
@@ -240,6 +272,19 @@ mod tests {
     #[test]
     fn what_the_nodes_say_stands_for_a_job_that_is_lost_sight_of() {
         assert_eq!(ending(&job(JobState::LostSight), &[report(Some(0))], true).cause, Cause::Exited(0));
+    }
+
+    #[test]
+    fn a_node_s_own_word_for_its_end_counts() {
+        let mut never = Report::default();
+        never.read("exit=125\nhost=n\npeer=0\ncause=never-started\nmessage=no image\n");
+        let alone = ending(&job(JobState::Failed), std::slice::from_ref(&never), true);
+        assert_eq!((alone.cause, alone.message.as_str()), (Cause::NeverStarted, "no image"));
+        let ending = ending(&job(JobState::Failed), &[report(Some(0)), never], true);
+        assert_eq!(ending.message, "node 1 (n) failed with code 125: no image");
+        let mut good = Report::default();
+        good.read("exit=0\ncause=exited\nseconds=1.5\ngit_commit=abc\nimage_digest=sha256:1\n");
+        assert_eq!((good.seconds, good.git_commit.as_deref()), (Some(1.5), Some("abc")));
     }
 
     #[test]

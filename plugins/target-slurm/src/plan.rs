@@ -1,12 +1,14 @@
 //! From a job to everything that will be written and handed in, and to the plan that says so. Nothing here has an effect.
 
+use maddock_sdk::serde_json::{self, Value};
 use maddock_sdk::slurm::Batch;
 use maddock_sdk::target::{Job, JobOptions};
 use maddock_sdk::types::Entry;
 use maddock_sdk::types::{Artefact, EnvValue, EnvVar, Step, WorkPlan};
-use maddock_sdk::{Result, entry, invalid, unsupported};
+use maddock_sdk::{Result, entry, invalid};
 
 use crate::allocation::Allocation;
+use crate::container::Share;
 use crate::script;
 use crate::section::Section;
 
@@ -24,16 +26,36 @@ pub struct Work {
     pub files: Vec<(String, String, u32)>,
     /// What will be handed in, or run within the allocation.
     pub batch: Batch,
+    /// What nodes read that run an image.
+    pub share: Option<Share>,
+    /// Whether the partition is looked at first.
+    pub check: bool,
+    /// Whether the longest time that the partition allows is asked for.
+    pub longest: bool,
+    /// Seconds that the job may wait.
+    pub queue_timeout: Option<u64>,
     /// The allocation to run in, which is there already; none: a batch job is handed in.
     pub allocation: Option<Allocation>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
 
+/// The directory of all nodes' files.
+#[must_use]
+pub fn nodes_directory(directory: &str) -> String {
+    format!("{directory}/nodes")
+}
+
 /// The directory of one node's files.
 #[must_use]
 pub fn node_directory(directory: &str, rank: u32) -> String {
-    format!("{directory}/nodes/{rank}")
+    format!("{}/{rank}", nodes_directory(directory))
+}
+
+/// What nodes read that run an image.
+#[must_use]
+pub fn share_file(directory: &str) -> String {
+    format!("{directory}/node.json")
 }
 
 /// The batch script's own output.
@@ -48,37 +70,26 @@ pub fn batch_log(directory: &str) -> String {
 /// The job or its configuration cannot be.
 pub fn prepare(job: &Job, directories: &[String]) -> Result<Work> {
     let section = Section::read(&job.config)?;
-    let nodes = job.topology.nodes;
     let mut warnings = check(job, &section)?;
     if !section.results_dir.is_empty() {
         warnings.push("`slurm.results_dir` has no effect: logs and results are in the run's directory".to_owned());
     }
-    if let Some(image) = &job.image {
-        return Err(unsupported(format!(
-            "image `{}` cannot be run on the nodes: containers there are not offered yet",
-            image.reference
-        ))
-        .hint("run without a manifest, `--tags … --target slurm`: the script then runs as a program on the nodes"));
-    }
-    let batch_script = script::batch(job, &section);
+    let share = Share::prepare(job, &section, &mut warnings)?;
+    let batch_script = script::batch(job, &section, share.as_ref().map(|share| share.program.as_str()));
     let directory = &job.paths.directory;
-    let mut files = vec![
-        (format!("{directory}/job.sbatch"), batch_script.clone(), 0o644),
-        (format!("{directory}/node.sh"), script::node(job), 0o644),
-    ];
-    let job_for_entry = without_keep_alive(job);
-    for rank in 0..nodes {
-        let role = job.topology.roles.iter().find(|role| role.node == rank);
-        let own = node_directory(directory, rank);
-        files.push((format!("{own}/env.sh"), script::variables(job, &section, role, rank)?, 0o600));
-        files.push((format!("{own}/entry.sh"), entry::script(&job_for_entry, role), 0o755));
+    let mut files = vec![(format!("{directory}/job.sbatch"), batch_script.clone(), 0o644)];
+    match &share {
+        Some(_) => files.push((format!("{directory}/node.sh"), script::start(), 0o644)),
+        None => files.extend(programs(job, &section)?),
     }
     let copies = directories
         .iter()
         .map(|name| (format!("{}/scripts/{name}", job.paths.tree), format!("{}/scripts/{name}", job.paths.workspace)))
         .collect();
+    let (check, queue_timeout) = (section.check, section.queue_timeout);
+    let longest = time(job, &section) == Time::Longest;
     let batch = batch(job, section, batch_script);
-    Ok(Work { copies, files, batch, allocation: None, warnings })
+    Ok(Work { copies, files, batch, share, check, longest, queue_timeout, allocation: None, warnings })
 }
 
 /// What holds for every job, and what a person should know about it.
@@ -99,7 +110,7 @@ pub(crate) fn check(job: &Job, section: &Section) -> Result<Vec<String>> {
     if job.options.has(JobOptions::KEEP_ALIVE) {
         warnings.push("nothing is kept alive on the nodes: they belong to the next job".to_owned());
     }
-    if let (Some(minutes), Some(seconds)) = (section.time, job.time_limit)
+    if let (Time::Minutes(minutes), Some(seconds)) = (time(job, section), job.time_limit)
         && u64::from(minutes).saturating_mul(60) < seconds
     {
         warnings.push(format!(
@@ -112,6 +123,10 @@ pub(crate) fn check(job: &Job, section: &Section) -> Result<Vec<String>> {
 /// What is handed in for a job.
 pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
     let directory = &job.paths.directory;
+    let time_limit = match time(job, &section) {
+        Time::Minutes(minutes) => Some(minutes),
+        Time::Longest | Time::OfPartition => None,
+    };
     Batch {
         name: name(&job.model),
         script,
@@ -120,7 +135,7 @@ pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
         tasks_per_node: 1,
         gpus_per_node: if section.gres.is_empty() { job.topology.gpus_per_node } else { 0 },
         gres: section.gres,
-        time_limit: section.time.or_else(|| limit(job.time_limit)),
+        time_limit,
         account: section.account,
         qos: section.qos,
         reservation: section.reservation,
@@ -137,6 +152,46 @@ pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
         directory: directory.clone(),
         env: secrets(job),
         extra: Vec::new(),
+    }
+}
+
+/// What nodes read that run the model as a program.
+fn programs(job: &Job, section: &Section) -> Result<Vec<(String, String, u32)>> {
+    let directory = &job.paths.directory;
+    let mut files = vec![(format!("{directory}/node.sh"), script::node(job, section), 0o644)];
+    let job_for_entry = without_keep_alive(job);
+    for rank in 0..job.topology.nodes {
+        let role = job.topology.roles.iter().find(|role| role.node == rank);
+        let own = node_directory(directory, rank);
+        files.push((format!("{own}/env.sh"), script::variables(job, section, role, rank)?, 0o600));
+        files.push((format!("{own}/entry.sh"), entry::script(&job_for_entry, role), 0o755));
+    }
+    Ok(files)
+}
+
+/// How long a batch job may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// So long.
+    Minutes(u32),
+    /// As long as the partition allows.
+    Longest,
+    /// What the partition gives where nothing is asked for.
+    OfPartition,
+}
+
+/// What a person said goes before the model's card, and the card before a preset.
+pub(crate) fn time(job: &Job, section: &Section) -> Time {
+    let extra = |name: &str| job.extra.iter().find(|entry| entry.name == name).map(|entry| entry.value.as_str());
+    let of_presets = extra("presets").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let of_preset = of_presets.is_some_and(|presets| presets.pointer("/slurm/time").is_some());
+    let of_model = limit(job.time_limit);
+    match (section.time, extra("time-limit-of"), of_model) {
+        (Some(minutes), ..) if !of_preset => Time::Minutes(minutes),
+        (_, Some("option"), None) => Time::Longest,
+        (_, Some("option" | "card"), Some(minutes)) => Time::Minutes(minutes),
+        (Some(minutes), ..) | (None, _, Some(minutes)) => Time::Minutes(minutes),
+        (None, _, None) => Time::OfPartition,
     }
 }
 
@@ -175,10 +230,13 @@ impl Work {
                 scope: vec![scope("source", source), scope("path", destination)],
             });
         }
+        steps.extend(self.share.iter().flat_map(Share::steps));
+        let share = self.share.iter().map(|_| share_file(&self.batch.directory));
+        let written: Vec<String> = self.files.iter().map(|(path, ..)| path.clone()).chain(share).collect();
         steps.push(Step {
-            summary: format!("write {} files that the nodes read", self.files.len()),
+            summary: format!("write {} files that the nodes read", written.len()),
             call: "files.write".to_owned(),
-            scope: self.files.iter().map(|(path, ..)| scope("path", path)).collect(),
+            scope: written.iter().map(|path| scope("path", path)).collect(),
         });
         let batch = &self.batch;
         let time = batch.time_limit.map_or_else(|| "unlimited".to_owned(), |minutes| minutes.to_string());
@@ -213,9 +271,14 @@ impl Work {
             media_type: "text/x-shellscript".to_owned(),
             content: content.clone(),
         });
+        let share = self.share.iter().map(|share| Artefact {
+            name: "node.json".to_owned(),
+            media_type: "application/json".to_owned(),
+            content: share.text(),
+        });
         WorkPlan {
             steps,
-            artefacts: artefacts.chain([self.directives()]).collect(),
+            artefacts: artefacts.chain(share).chain([self.directives()]).collect(),
             warnings: self.warnings.clone(),
             extra: Vec::new(),
         }

@@ -11,19 +11,27 @@ use maddock_sdk::{Result, local, quote};
 
 use crate::section::Section;
 
-/// The batch script.
+/// The batch script. `program` is the maddock that nodes run their share by, where they do.
 #[must_use]
-pub fn batch(job: &Job, section: &Section) -> String {
+pub fn batch(job: &Job, section: &Section, program: Option<&str>) -> String {
     let mut text = String::from(BATCH_HEAD);
     let nodes = job.topology.nodes;
     let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
     text.push_str(NODES);
-    text.push_str(BATCH_SETUP);
+    text.push_str(&BATCH_SETUP.replace("FILE", if program.is_some() { "node.json" } else { "node.sh" }));
     modules(&mut text, section, "exit 125");
+    let start = match program {
+        None => "bash \"$directory/node.sh\"",
+        Some(program) => {
+            let _ = writeln!(text, "program={}", quote::word(program));
+            text.push_str(PROGRAM);
+            "bash \"$directory/node.sh\" \"$program\""
+        }
+    };
     let _ = writeln!(
         text,
         "\nexec srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --input=none --kill-on-bad-exit=0 --export=ALL \\\n  \
-         bash \"$directory/node.sh\""
+         {start}"
     );
     text
 }
@@ -39,15 +47,26 @@ pub(crate) fn modules(text: &mut String, section: &Section, otherwise: &str) {
     }
 }
 
+/// What starts a node's share where maddock itself does it: only there the node's own address is known.
+#[must_use]
+pub fn start() -> String {
+    [START_HEAD, ADDRESS, START_END].concat()
+}
+
 /// What each node does; the same text for all, which finds its own part by its rank.
 #[must_use]
-pub fn node(job: &Job) -> String {
+pub fn node(job: &Job, section: &Section) -> String {
     let mut text = String::from(NODE_HEAD);
     let _ = writeln!(text, "directory={}", quote::word(&job.paths.directory));
     let _ = writeln!(text, "work={}", quote::word(&job.paths.work_directory));
     text.push_str(NODE_SETUP);
     text.push_str(ADDRESS);
-    text.push_str(if job.topology.nodes > 1 { NODE_PEERS } else { "peers=\n" });
+    if job.topology.nodes > 1 {
+        let _ = writeln!(text, "nodes={} begin_within={}", job.topology.nodes, section.start_timeout);
+        text.push_str(NODE_PEERS);
+    } else {
+        text.push_str("peers=\n");
+    }
     text.push_str(NODE_RUN);
     let globs: Vec<String> = job.collect.iter().filter_map(|pattern| glob(pattern)).collect();
     if !globs.is_empty() {
@@ -85,6 +104,28 @@ pub(crate) fn glob(pattern: &str) -> Option<String> {
     Some(word)
 }
 
+/// Variables that models find on every node.
+pub(crate) fn of_all_nodes(job: &Job) -> Vec<(&'static str, String)> {
+    vec![
+        ("MAD_IN_SLURM_JOB", "1".to_owned()),
+        ("MAD_TOTAL_NODES", job.topology.nodes.to_string()),
+        ("MAD_LAUNCHER_TYPE", job.topology.launcher.clone()),
+        ("GPUS_PER_NODE", job.topology.gpus_per_node.to_string()),
+    ]
+}
+
+/// Variables that differ from node to node.
+pub(crate) fn of_node(rank: u32) -> Vec<(&'static str, String)> {
+    vec![("MAD_NODE_RANK", rank.to_string()), ("MAD_COLLECT_METRICS", (rank == 0).to_string())]
+}
+
+/// The network that collectives use, where somebody says it.
+pub(crate) fn of_network(section: &Section) -> Vec<(&'static str, String)> {
+    let names: &[&'static str] =
+        if section.network_interface.is_empty() { &[] } else { &["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"] };
+    names.iter().map(|name| (*name, section.network_interface.clone())).collect()
+}
+
 /// The variables of one node. Secrets are not here: they come with the batch job's own environment.
 ///
 /// # Errors
@@ -94,24 +135,10 @@ pub fn variables(job: &Job, section: &Section, role: Option<&NodeRole>, rank: u3
     let mut export = |name: &str, word: &str| {
         let _ = writeln!(text, "export {name}={word}");
     };
-    let nodes = job.topology.nodes;
-    let number = |value: u32| value.to_string();
-    for (name, value) in [
-        ("MAD_IN_SLURM_JOB", "1".to_owned()),
-        ("MAD_NODE_RANK", number(rank)),
-        ("MAD_TOTAL_NODES", number(nodes)),
-        ("MAD_LAUNCHER_TYPE", job.topology.launcher.clone()),
-        ("MAD_COLLECT_METRICS", (rank == 0).to_string()),
-        ("GPUS_PER_NODE", number(job.topology.gpus_per_node)),
-    ] {
+    for (name, value) in of_all_nodes(job).into_iter().chain(of_node(rank)).chain(of_network(section)) {
         export(name, &quote::word(&value));
     }
     export("MAD_SLURM_JOB_ID", "\"${SLURM_JOB_ID:-}\"");
-    if !section.network_interface.is_empty() {
-        for name in ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"] {
-            export(name, &quote::word(&section.network_interface));
-        }
-    }
     for variable in local::environment(job, role)? {
         let EnvValue::Text(value) = &variable.value else { continue };
         export(&variable.name, &quote::word(value));
@@ -120,7 +147,7 @@ pub fn variables(job: &Job, section: &Section, role: Option<&NodeRole>, rank: u3
 }
 
 const BATCH_HEAD: &str = r"#!/usr/bin/env bash
-# One job of maddock on the nodes that the scheduler gave it: each runs node.sh once. Written by maddock.
+# One job of maddock on the nodes that the scheduler gave it: each does its share once. Written by maddock.
 set -u
 ";
 
@@ -138,7 +165,7 @@ done
 export MADDOCK_NODE_ADDRESS
 "#;
 
-const BATCH_SETUP: &str = r#"if [ ! -r "$directory/node.sh" ]; then
+const BATCH_SETUP: &str = r#"if [ ! -r "$directory/FILE" ]; then
   printf 'maddock: %s is not on this node: runs belong on a file system that all nodes share\n' "$directory" >&2
   exit 125
 fi
@@ -149,6 +176,31 @@ const MODULES: &str = r#"if ! type module > /dev/null 2>&1; then
     [ ! -r "$file" ] || . "$file"
   done
 fi
+"#;
+
+const PROGRAM: &str = r#"if ! said=$("$program" --version 2>&1); then
+  printf 'maddock: %s does not start on %s: %s\n' "$program" "$MADDOCK_MAIN_NODE" "$said" >&2
+  printf 'maddock: nodes with another system need a static build of it: name one by slurm.maddock\n' >&2
+  exit 125
+fi
+"#;
+
+const START_HEAD: &str = r"#!/usr/bin/env bash
+# Starts one node's share of a job, by the program that is the argument: what it cannot know is said. Written by maddock.
+host=${SLURMD_NODENAME:-$(hostname)}
+";
+
+const START_END: &str = r#"if ! said=$("$1" --version 2>&1); then
+  # The others would wait for this node for ever.
+  said=${said//$'\n'/ }
+  printf 'maddock: %s does not start on %s: %s\n' "$1" "$host" "$said" >&2
+  node=${0%/*}/nodes/${SLURM_PROCID:-0}
+  mkdir -p -- "$node" && printf 'exit=125\nhost=%s\npeer=0\ncause=never-started\nmessage=%s does not start: %s\n' \
+    "$host" "$1" "${said:0:500}" > "$node/ended.tmp" && mv -f -- "$node/ended.tmp" "$node/ended"
+  : > "${0%/*}/failed"
+  exit 125
+fi
+exec "$1" __node "${0%/*}/node.json"
 "#;
 
 const NODE_HEAD: &str = r"#!/usr/bin/env bash
@@ -165,7 +217,7 @@ cd / || exit 125
 # What a model prints is not redacted yet: the log is the owner's alone.
 (umask 077 && : >> "$node/output.log")
 { exec >> "$node/output.log" 2>&1 < /dev/null; } || exit 125
-place= child= watcher= heard=0 peer=0 code=125
+place= child= watcher= absent= heard=0 peer=0 code=125
 
 say() { printf 'maddock: node %s (%s): %s\n' "$rank" "$host" "$*"; }
 
@@ -179,7 +231,10 @@ tidy() {
 trap tidy EXIT
 
 report() {
-  printf 'exit=%s\nhost=%s\npeer=%s\n' "$code" "$host" "$peer" | leave ended
+  {
+    printf 'exit=%s\nhost=%s\npeer=%s\n' "$code" "$host" "$peer"
+    [ -z "$absent" ] || printf 'cause=lost\nmessage=%s\n' "$absent"
+  } | leave ended
   exit "$code"
 }
 
@@ -206,12 +261,35 @@ keep() {
 printf 'host=%s\n' "$host" | leave started
 "#;
 
-const NODE_PEERS: &str = r#"# Nodes wait for each other for hours: one that failed ends the others.
+const NODE_PEERS: &str = r#"# Nodes wait for each other for hours: one that failed ends the others, and so does one that never began.
 peers=1
+
+missing() {
+  local number=0 name names
+  IFS=, read -r -a names <<< "${MADDOCK_NODES:-}"
+  while [ "$number" -lt "$nodes" ]; do
+    name=${names[number]:-}
+    [ -e "$directory/nodes/$number/started" ] || printf 'node %s%s, ' "$number" "${name:+ ($name)}"
+    number=$((number + 1))
+  done
+}
+
+nobody() {
+  absent=$(missing)
+  absent="${absent%, } did not begin within $begin_within s: are the run's files there?"
+  say "$absent"
+  asked_to_end
+}
+trap nobody USR2
+
 (
-  trap - EXIT TERM USR1
+  trap - EXIT TERM USR1 USR2
+  called=
   while sleep 3; do
     if [ -e "$directory/failed" ]; then kill -USR1 $$; exit; fi
+    [ -z "$called" ] && [ "$SECONDS" -ge "$begin_within" ] || continue
+    called=1
+    if [ -n "$(missing)" ]; then kill -USR2 $$; exit; fi
   done
 ) &
 watcher=$!
@@ -226,7 +304,7 @@ cp -R -- "$directory/workspace/." "$place/" && mkdir -p -- "$place/.maddock" &&
 if [ "$heard" -eq 0 ]; then
   # In a subshell, and with nothing but arguments: the job's variables are not this script's.
   set -- "$place/.maddock/entry.sh" "$node/env.sh"
-  ( trap - EXIT TERM USR1; . "$2"; exec bash "$1" ) &
+  ( trap - EXIT TERM USR1 USR2; . "$2"; exec bash "$1" ) &
   child=$!
   while :; do
     wait "$child"
@@ -237,6 +315,7 @@ if [ "$heard" -eq 0 ]; then
 else
   code=143
 fi
+[ -z "$absent" ] || code=125
 [ -z "$peers" ] || [ "$code" -eq 0 ] || : > "$directory/failed"
 
 # Whatever became of it.

@@ -9,10 +9,14 @@ use maddock_sdk::{Result, invalid};
 const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("output_dir", "logs and results are in the run's directory"),
     ("shared_workspace", "every node works in a copy of its own"),
-    ("enable_node_check", "nodes are not checked before a job"),
     ("auto_cleanup_nodes", "processes of others are never ended"),
-    ("verbose_node_check", "nodes are not checked before a job"),
+    ("verbose_node_check", "what a node finds wrong with itself is in its output"),
+    ("allow_submit_without_clean_nodes", "no job is kept from the queue"),
 ];
+
+/// Seconds within which every node has to have begun, where nobody says it: what a scheduler does on a node before a job
+/// may take minutes.
+const START_TIMEOUT: u64 = 300;
 
 /// What the section says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +53,18 @@ pub struct Section {
     pub modules: Vec<String>,
     /// The network that collectives use.
     pub network_interface: String,
+    /// Whether nodes run images, in containers.
+    pub container: bool,
+    /// How images get to the nodes; empty for what fits.
+    pub image_transfer: String,
+    /// The program that runs a node's share, as nodes find it; empty for a copy of this one.
+    pub maddock: String,
+    /// Whether a node looks at itself before it begins.
+    pub check: bool,
+    /// Seconds that a job may wait in the queue; none: for ever.
+    pub queue_timeout: Option<u64>,
+    /// Seconds within which every node has to have begun.
+    pub start_timeout: u64,
     /// Where a script that runs once leaves its results.
     pub results_dir: String,
     /// What a person should know.
@@ -80,11 +96,24 @@ impl Section {
             Some(other) => Err(wrong(key, other, "a text")),
         };
         let list = |key: &str| names(key, section.get(key));
-        let exclusive = match section.get("exclusive") {
-            None | Some(Value::Null) => true,
-            Some(Value::Bool(flag)) => *flag,
-            Some(other) => return Err(wrong("exclusive", other, "true or false")),
+        let flag = |key: &str| match section.get(key) {
+            None | Some(Value::Null) => Ok(true),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(wrong(key, other, "true or false")),
         };
+        let seconds = |key: &str| match section.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let text = || value.as_str().and_then(|text| text.trim().parse().ok());
+                let seconds = value.as_u64().or_else(text).filter(|seconds| *seconds > 0);
+                seconds.map(Some).ok_or_else(|| wrong(key, value, "a number of seconds from 1 on"))
+            }
+        };
+        let nodelist = list("nodelist")?;
+        let maddock = text("maddock")?;
+        if !maddock.is_empty() && !maddock.starts_with('/') {
+            return Err(wrong("maddock", &Value::String(maddock), "an absolute path, as the nodes have it,"));
+        }
         let nodes = match section.get("nodes") {
             None | Some(Value::Null) => None,
             Some(value) => Some(count(value).ok_or_else(|| wrong("nodes", value, "a number of nodes from 1 on"))?),
@@ -102,14 +131,21 @@ impl Section {
             partition: text("partition")?,
             nodes,
             time,
-            exclusive,
+            exclusive: flag("exclusive")?,
+            container: flag("container")?,
+            image_transfer: text("image_transfer")?,
+            maddock,
+            // Whoever names nodes knows them.
+            check: flag("enable_node_check")? && nodelist.is_empty(),
+            queue_timeout: seconds("queue_timeout")?,
+            start_timeout: seconds("start_timeout")?.unwrap_or(START_TIMEOUT),
             account: text("account")?,
             qos: text("qos")?,
             reservation: text("reservation")?,
             constraint: text("constraint")?,
             gres: text("gres")?,
             memory: text("mem")?,
-            nodelist: list("nodelist")?,
+            nodelist,
             exclude: list("exclude")?,
             mail_user: text("mail_user")?,
             mail_type: list("mail_type")?,
@@ -250,10 +286,22 @@ mod tests {
             (r#""exclusive": "yes""#, "slurm.exclusive"),
             (r#""account": {}"#, "slurm.account"),
             (r#""modules": 3"#, "slurm.modules"),
+            (r#""container": "no""#, "slurm.container"),
+            (r#""maddock": "bin/maddock""#, "slurm.maddock"),
+            (r#""queue_timeout": 0"#, "slurm.queue_timeout"),
+            (r#""start_timeout": "soon""#, "slurm.start_timeout"),
         ] {
             let error = Section::read(&format!(r#"{{"slurm": {{"partition": "p", {member}}}}}"#)).unwrap_err();
             assert!(error.details.iter().any(|detail| detail.value == key), "{member}: {error:?}");
         }
+    }
+
+    #[test]
+    fn nodes_that_somebody_named_are_not_checked() {
+        let check =
+            |member: &str| Section::read(&format!(r#"{{"slurm": {{"partition": "p"{member}}}}}"#)).unwrap().check;
+        assert!(check(""));
+        assert!(!check(r#", "nodelist": "n1""#) && !check(r#", "enable_node_check": false"#));
     }
 
     #[test]

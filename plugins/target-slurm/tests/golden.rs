@@ -1,7 +1,13 @@
 //! What is handed in, as files in `golden/`: read them as the cluster's administrator would. `UPDATE_GOLDEN=1 cargo test`
 //! writes them anew.
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -9,7 +15,7 @@ use std::path::Path;
 
 use common::{HOSTILE, job, variable};
 use maddock_sdk::target::{Job, JobOptions};
-use maddock_sdk::types::{ErrorKind, Image};
+use maddock_sdk::types::{Entry, ErrorKind, Image};
 use target_slurm::plan::prepare;
 
 /// All texts of a plan, one after the other; the entry script is the kit's and has golden files of its own.
@@ -67,6 +73,31 @@ fn no_time_limit() {
 }
 
 #[test]
+fn a_limit_that_a_person_or_a_card_says_goes_before_a_preset_s_and_after_one_for_the_cluster() {
+    let minutes = |of: &str, seconds: Option<u64>, preset: bool| {
+        let section = r#"{"partition": "p", "time": "12:00:00"}"#;
+        let mut job = job("/runs/r1/jobs/0-dummy", 1, section);
+        job.time_limit = seconds;
+        let presets = if preset { r#"{"slurm": {"time": "12:00:00"}}"# } else { r#"{"slurm": {"exclusive": true}}"# };
+        let entry = |name: &str, value: &str| Entry { name: name.into(), value: value.into() };
+        job.extra = vec![entry("presets", presets), entry("time-limit-of", of)];
+        let work = prepare(&job, &[]).unwrap();
+        (work.batch.time_limit, work.longest, work.warnings.len())
+    };
+    assert_eq!(minutes("option", Some(3600), false), (Some(720), false, 0), "it was said for the cluster");
+    assert_eq!(
+        minutes("option", Some(86_400), false),
+        (Some(720), false, 1),
+        "and ends the model early, which is told"
+    );
+    assert_eq!(minutes("option", Some(86_400), true), (Some(1450), false, 0), "`--timeout`");
+    assert_eq!(minutes("card", Some(60), true), (Some(11), false, 0));
+    assert_eq!(minutes("default", Some(7200), true), (Some(720), false, 0), "nobody says one but the preset");
+    assert_eq!(minutes("option", None, true), (None, true, 0), "`--timeout 0`");
+    assert_eq!(minutes("option", None, false), (Some(720), false, 0));
+}
+
+#[test]
 fn hostile_values() {
     let directory = format!("/runs/{}/jobs/0-dummy", HOSTILE.replace('/', "_"));
     let section = serde_json::json!({"partition": HOSTILE, "account": HOSTILE, "modules": [HOSTILE], "network_interface": HOSTILE});
@@ -95,11 +126,55 @@ fn nodes_that_contradict_each_other_are_refused() {
     assert!(error.message.contains("`slurm.nodes` is 2") && error.hint.is_some(), "{error:?}");
 }
 
+/// The same job with an image, as the kernel gives it to a target that runs shares.
+fn with_image(nodes: u32, section: &str, registry: Option<&str>) -> Job {
+    let mut job = job("/runs/r1/jobs/0-dummy", nodes, section);
+    job.image = Some(Image {
+        reference: "ci-dummy:1".into(),
+        digest: Some("sha256:1d".into()),
+        registry_reference: registry.map(str::to_owned),
+        local: false,
+    });
+    let entry = |name: &str, value: &str| Entry { name: name.into(), value: value.into() };
+    job.extra = vec![
+        entry("share", r#"{"version":1,"output":"/work","job":{"id":"0-dummy"}}"#),
+        entry("program", "/runs/r1/jobs/0-dummy/bin/maddock"),
+        entry("program-linkage", "static"),
+    ];
+    job
+}
+
 #[test]
-fn an_image_is_refused_and_not_left_out_in_silence() {
-    let mut job = job("/r", 1, r#"{"partition": "p"}"#);
-    job.image = Some(Image { reference: "x:1".into(), digest: None, registry_reference: None, local: false });
-    assert_eq!(prepare(&job, &[]).unwrap_err().kind, ErrorKind::Unsupported);
+fn an_image_of_a_registry_on_two_nodes() {
+    let section = r#"{"partition": "gpu", "nodes": 2, "network_interface": "ib0"}"#;
+    check("image-registry", &with_image(2, section, Some("localhost:5000/ci-dummy:1")));
+}
+
+#[test]
+fn an_image_as_an_archive_on_one_node() {
+    let section = r#"{"partition": "gpu", "maddock": "/opt/mad dock/bin/maddock", "nodelist": "n1"}"#;
+    check("image-archive", &with_image(1, section, None));
+}
+
+#[test]
+fn an_image_is_refused_where_containers_are_not_wanted_and_where_its_way_cannot_be() {
+    let refused = |section: &str| prepare(&with_image(1, section, None), &[]).unwrap_err();
+    let error = refused(r#"{"partition": "p", "container": false}"#);
+    assert!(error.kind == ErrorKind::InvalidInput && error.message.contains("slurm.container"), "{error:?}");
+    let error = refused(r#"{"partition": "p", "image_transfer": "registry"}"#);
+    assert!(error.message.contains("in no registry") && error.hint.is_some(), "{error:?}");
+    let error = refused(r#"{"partition": "p", "image_transfer": "mail"}"#);
+    assert!(error.hint.unwrap().contains("`tar`"));
+}
+
+#[test]
+fn a_program_that_may_not_start_on_the_nodes_is_told() {
+    let mut job = with_image(1, r#"{"partition": "p"}"#, None);
+    assert!(prepare(&job, &[]).unwrap().warnings.is_empty());
+    job.extra[2].value = "dynamic".into();
+    assert!(prepare(&job, &[]).unwrap().warnings[0].contains("C library"));
+    job.config = r#"{"slurm": {"partition": "p", "maddock": "/x"}}"#.into();
+    assert!(prepare(&job, &[]).unwrap().warnings.is_empty());
 }
 
 #[test]

@@ -113,6 +113,46 @@ fn a_node_whose_peer_failed_ends_and_says_so() {
 }
 
 #[test]
+fn a_node_that_never_begins_is_named_and_ends_the_others() {
+    let place = Place::new("absent");
+    place.write(&job(&place.directory(), 2, r#"{"partition": "p", "start_timeout": 1}"#));
+    place.model("echo here\nsleep 300\n");
+    assert_eq!(code(place.node(0).output().unwrap()), 125);
+    let ended = place.read("nodes/0/ended");
+    assert!(
+        ended.starts_with("exit=125\nhost=node0\npeer=0\ncause=lost\nmessage=node 1 (node1) did not begin"),
+        "{ended}"
+    );
+    assert!(place.read("nodes/0/output.log").contains("here\n"), "it did not wait with its own part");
+    assert!(place.root.join("job/failed").exists(), "the others hear of it");
+    assert!(place.nothing_is_left());
+}
+
+#[test]
+fn nodes_that_all_began_are_left_alone() {
+    let place = Place::new("present");
+    place.write(&job(&place.directory(), 2, r#"{"partition": "p", "start_timeout": 1}"#));
+    std::fs::write(place.root.join("job/nodes/1/started"), "host=node1\n").unwrap();
+    // Over the moment in which the roll is called.
+    place.model("until [ \"$SECONDS\" -ge 4 ]; do sleep 0.1; done\n");
+    assert_eq!(code(place.node(0).output().unwrap()), 0, "{}", place.read("nodes/0/output.log"));
+}
+
+#[test]
+fn a_node_on_which_the_program_does_not_start_says_so_itself() {
+    let place = Place::new("no start");
+    let program = place.root.join("maddock");
+    std::fs::write(&program, "#!/bin/bash\necho \"$1: lib x\"\necho not found\nexit 1\n").unwrap();
+    std::fs::write(place.root.join("job/node.sh"), target_slurm::script::start()).unwrap();
+    Command::new("chmod").arg("+x").arg(&program).status().unwrap();
+    assert_eq!(code(place.node(1).arg(&program).output().unwrap()), 125);
+    let ended = place.read("nodes/1/ended");
+    assert!(ended.starts_with("exit=125\nhost=node1\npeer=0\ncause=never-started\nmessage="), "{ended}");
+    assert!(ended.ends_with("maddock does not start: --version: lib x not found\n"), "{ended}");
+    assert!(place.root.join("job/failed").exists(), "the others hear of it");
+}
+
+#[test]
 fn hostile_values_mean_themselves() {
     let place = Place::new("hostile");
     let mut job = job(&place.directory(), 1, r#"{"partition": "p"}"#);

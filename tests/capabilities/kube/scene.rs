@@ -48,7 +48,8 @@ impl Scene {
         })
         .await;
         let directory = tempfile::tempdir().unwrap();
-        let run = directory.path().canonicalize().unwrap();
+        let run = directory.path().canonicalize().unwrap().join("run");
+        std::fs::create_dir(&run).unwrap();
         Some(Self { namespace, job: format!("{test}-job"), run, admin, _directory: directory })
     }
 
@@ -76,7 +77,8 @@ impl Scene {
     fn connection_of(&self, name: &str, change: impl FnOnce(&mut Kubeconfig)) -> Connection {
         let mut file = Kubeconfig::read().unwrap();
         change(&mut file);
-        let path = self.run.join(name);
+        // Beside the run's directory: connections in it are not used.
+        let path = self.run.with_file_name(name);
         // JSON is YAML.
         std::fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
         Connection { kubeconfig: path.display().to_string(), ..self.connection() }
@@ -96,6 +98,13 @@ impl Scene {
             let cluster = file.clusters[0].cluster.as_mut().unwrap();
             cluster.server = Some(format!("https://{}", proxy.address()));
             cluster.tls_server_name = Some(host);
+        })
+    }
+
+    /// The same cluster by a proxy that the file of connections names.
+    pub fn connection_through(&self, proxy: &str) -> Connection {
+        self.connection_of("through-proxy", |file| {
+            file.clusters[0].cluster.as_mut().unwrap().proxy_url = Some(proxy.to_owned());
         })
     }
 

@@ -98,9 +98,8 @@ pub(super) fn scope(build: &BuildSpec, paths: &Paths) -> Call<Docker> {
         let path = shown(&really("context", &context.value, Path::is_dir), &context.value);
         call = call.on("directory", &path).on("path", path);
     }
-    if !build.network.is_empty() {
-        call = call.on("network", &build.network);
-    }
+    // What is left to the engine is told, too, as for containers.
+    call = call.on("network", if build.network.is_empty() { "default" } else { build.network.as_str() });
     call = spec::environment_scope(call, &build.arguments);
     call = call.on_all("secret", build.secrets.iter().map(|secret| &secret.value));
     for extra in &build.extra {

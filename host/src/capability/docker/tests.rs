@@ -87,7 +87,8 @@ impl Bench {
             trace: Trace::to_file(&root.join("trace.jsonl"), &run).unwrap(),
             lifelines: Default::default(),
         };
-        let identity = Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true };
+        let identity =
+            Identity { name: PLUGIN.to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
         let (sender, events) = mpsc::channel(256);
         let state = State::new(
             Arc::new(identity),
@@ -527,6 +528,50 @@ async fn an_image_is_pushed_and_its_digest_is_what_the_registry_has() {
     let error = bench.state.registry_digest(format!("{registry}/no/such:1"), None).await.unwrap().unwrap_err();
     assert!(error.message.contains("no/such:1"), "{error:?}");
     bench.leave(&[&name]).await;
+}
+
+#[tokio::test]
+async fn an_image_goes_by_an_archive_and_no_other_is_taken_for_it() {
+    let Some(image) = variable("MADDOCK_TEST_IMAGE_SMALL") else { return };
+    let mut bench = Bench::new();
+    let context = bench.root().join("context");
+    let tag = format!("{}:1", bench.name("archived"));
+    write(&context.join("Dockerfile"), &format!("FROM {image}\nRUN echo {tag} > /own\n"));
+    let spec = bench.build_spec(&context, &context.join("Dockerfile"), &tag);
+    let (output, built) = bench.built(spec).await;
+    let built = built.unwrap_or_else(|error| panic!("{}\n{output}", error.message));
+    let path = bench.root().join("run/images/own.tar").display().to_string();
+    let saved = bench.state.save_image(tag.clone(), path.clone()).await.unwrap().unwrap();
+    assert_eq!(saved.id, built.id);
+    bench.leave(&[&tag]).await;
+    let gone = bench.state.inspect_image(tag.clone()).await.unwrap().unwrap_err();
+    assert!(matches!(gone.kind, ErrorKind::NotFound), "{}", gone.message);
+
+    let other = format!("sha256:{}", "0".repeat(64));
+    let refused = bench.state.load_image(path.clone(), other.clone()).await.unwrap().unwrap_err();
+    assert!(matches!(refused.kind, ErrorKind::Conflict) && refused.message.contains(&other), "{}", refused.message);
+    bench.leave(&[&tag]).await;
+
+    let loaded = bench.state.load_image(path.clone(), built.id.clone()).await.unwrap().unwrap();
+    assert_eq!(loaded.id, built.id);
+    assert_eq!(bench.state.inspect_image(tag.clone()).await.unwrap().unwrap().id, built.id, "its name came along");
+    // What is there is not loaded again: the archive is not even looked at.
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(bench.state.load_image(path, built.id.clone()).await.unwrap().unwrap().id, built.id);
+    bench.leave(&[&tag]).await;
+}
+
+#[tokio::test]
+async fn an_archive_is_written_below_the_run_only_and_there_as_a_whole_or_not_at_all() {
+    let Some(image) = variable("MADDOCK_TEST_IMAGE_SMALL") else { return };
+    let mut bench = Bench::new();
+    let outside = bench.root().join("image.tar").display().to_string();
+    let refused = bench.state.save_image(image, outside.clone()).await.unwrap().unwrap_err();
+    assert!(matches!(refused.kind, ErrorKind::Denied) && !Path::new(&outside).exists(), "{}", refused.message);
+    let path = bench.root().join("run/image.tar").display().to_string();
+    let absent = bench.state.save_image("maddock-no-such-image:1".to_owned(), path).await.unwrap().unwrap_err();
+    assert!(matches!(absent.kind, ErrorKind::NotFound), "{}", absent.message);
+    assert_eq!(std::fs::read_dir(bench.root().join("run")).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use maddock_bindings::api::events::Level;
+use maddock_bindings::api::types::Entry;
 
 use super::Docker;
 use super::containers;
@@ -25,7 +26,7 @@ pub(super) const DIRECTORY: &str = "maddock.directory";
 pub(super) const KEPT: &str = "maddock.keep-alive";
 
 fn gate(context: &RunContext) -> Gate {
-    let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true };
+    let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true, signer: None };
     Gate::new(context.policy.clone(), context.trace.clone(), Arc::new(identity))
 }
 
@@ -65,6 +66,29 @@ async fn swept(context: &RunContext, keep: &[String]) -> Result<Vec<String>, Api
         }
     }
     Ok(problems)
+}
+
+/// Removes the containers that one job of this run has left.
+pub(in crate::capability) async fn sweep_job(context: &RunContext, job: &str) -> Vec<String> {
+    if !context.docker.is_open() || context.run_id.is_empty() || job.is_empty() {
+        return Vec::new();
+    }
+    match swept_job(context, job).await {
+        Ok(()) => Vec::new(),
+        Err(error) => vec![format!("a container may be left over: {}", error.message)],
+    }
+}
+
+async fn swept_job(context: &RunContext, job: &str) -> Result<(), ApiError> {
+    let gate = gate(context);
+    let of_job = [Entry { name: spec::JOB.to_owned(), value: job.to_owned() }];
+    let permit = gate.permit(Call::<Docker>::new("find-containers").on("label", format!("{}={job}", spec::JOB)))?;
+    let engine = context.docker.open(&permit, &context.environment).await?;
+    for container in permit.finish(containers::find(&engine, &context.run_id, &of_job).await)? {
+        let permit = gate.permit(Call::<Docker>::new("remove-container").on("container", &container.id))?;
+        permit.finish(containers::remove(&engine, &context.run_id, &container.id).await)?;
+    }
+    Ok(())
 }
 
 /// Removes the containers of runs of this machine that were killed, but for those that were to be kept alive, and those of

@@ -3,7 +3,7 @@
 //! A link may lead anywhere, so the place it leads to is what the gate is asked for. The copy never writes through a link.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use maddock_bindings::api::types::ErrorKind;
 
+use rustix::fs::Mode;
+
 use super::Files;
+use super::held::Held;
 use super::place::failure;
 use super::touch::{self, Durability};
 use crate::capability::gate::{Call, Gate, Permit};
@@ -122,7 +125,8 @@ impl Walk<'_> {
             ));
         }
         self.plan.steps.push(Step::Directory { to: to.to_owned(), mode: meta.permissions().mode() & 0o777 });
-        let mut names = fs::read_dir(from)
+        let mut names = Held::reach(from)
+            .and_then(|held| held.directory()?.entries())
             .and_then(|entries| {
                 entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()
             })
@@ -172,7 +176,8 @@ impl Plan {
         }
         // Innermost first and last of all: a directory that may not be written to must be full by then.
         for (to, mode) in made.into_iter().rev() {
-            fs::set_permissions(&to, Permissions::from_mode(mode))
+            Held::reach(&to)
+                .and_then(|held| held.set_directory_mode(Mode::from_bits_truncate(mode)))
                 .map_err(|why| failure("set the mode of", &to, &why))?;
         }
         Ok(())
@@ -181,17 +186,15 @@ impl Plan {
 
 /// Whether the directory is new.
 fn make(_: &Permit<Files>, path: &Path) -> Result<bool, ApiError> {
-    match path.symlink_metadata() {
+    match Held::reach(path).and_then(|held| held.metadata()) {
         Ok(meta) if meta.is_dir() => Ok(false),
         Ok(_) => Err(error(ErrorKind::Conflict, format!("`{}` is there and is not a directory", path.display()))),
-        Err(_) => fs::create_dir_all(path).map(|()| true).map_err(|why| failure("make", path, &why)),
+        Err(_) => touch::make(path),
     }
 }
 
-fn copy_file(read: &Permit<Files>, write: &Permit<Files>, from: &Path, to: &Path, mode: u32) -> Result<(), ApiError> {
+fn copy_file(read: &Permit<Files>, _: &Permit<Files>, from: &Path, to: &Path, mode: u32) -> Result<(), ApiError> {
     let mut source = touch::open(read, from)?;
-    if let Some(directory) = to.parent().filter(|directory| !directory.exists()) {
-        make(write, directory)?;
-    }
-    touch::put(to, |file| io::copy(&mut source, file).map(|_| ()), Some(mode), Durability::Cached)
+    let to = touch::making(to)?;
+    touch::put(&to, |file| io::copy(&mut source, file).map(|_| ()), Some(mode), Durability::Cached)
 }

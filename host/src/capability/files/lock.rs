@@ -3,15 +3,15 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use cap_std::fs::{OpenOptions, OpenOptionsExt, PermissionsExt};
 use maddock_bindings::api::types::ErrorKind;
-use rustix::fs::OFlags;
 use tokio::time::Instant;
 
 use super::Files;
+use super::held::Held;
 use super::place::failure;
 use super::touch::{self, Durability};
 use crate::capability::gate::Permit;
@@ -23,7 +23,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// A lock that is held. Only a permit makes one, and having one is leave to read and replace the file.
 #[derive(Debug)]
 pub(crate) struct Locked {
-    path: PathBuf,
+    file: Held,
     _lock: File,
 }
 
@@ -34,18 +34,19 @@ impl Locked {
     /// Of kind `timed-out`, or the lock file cannot be made.
     pub(crate) async fn take(_: &Permit<Files>, path: &Path, patience: Duration) -> Result<Self, ApiError> {
         let until = Instant::now() + patience;
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        let Some(name) = path.file_name() else {
             return Err(error(ErrorKind::InvalidInput, format!("`{}` is not a file's path", path.display())));
         };
-        std::fs::create_dir_all(directory).map_err(|why| failure("make", directory, &why))?;
+        let file = touch::making(path)?;
         let mut lock_name = std::ffi::OsString::from(".");
         lock_name.push(name);
         lock_name.push(".lock");
-        let lock_path = directory.join(lock_name);
-        let lock = open_lock(&lock_path).map_err(|why| failure("open the lock", &lock_path, &why))?;
+        let lock_path = path.with_file_name(&lock_name);
+        let opened = file.beside(lock_name).and_then(|beside| open_lock(&beside));
+        let lock = opened.map_err(|why| failure("open the lock", &lock_path, &why))?;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Ok(()) => return Ok(Self { file, _lock: lock }),
                 Err(TryLockError::Error(why)) => return Err(failure("lock", &lock_path, &why)),
                 Err(TryLockError::WouldBlock) if Instant::now() >= until => {
                     return Err(error_with_hint(
@@ -65,8 +66,8 @@ impl Locked {
 
     /// What is in the file.
     pub(crate) fn read(&self, limit: u64) -> Result<Option<Vec<u8>>, ApiError> {
-        match touch::open_regular(&self.path) {
-            Ok(file) => touch::whole(file, &self.path, limit).map(Some),
+        match touch::open_held(&self.file) {
+            Ok(file) => touch::whole(file, self.file.path(), limit).map(Some),
             Err(absent) if matches!(absent.kind, ErrorKind::NotFound) => Ok(None),
             Err(other) => Err(other),
         }
@@ -74,20 +75,18 @@ impl Locked {
 
     /// Replaces what is in the file; its mode stays.
     pub(crate) fn replace(&self, bytes: &[u8]) -> Result<(), ApiError> {
-        let mode = self.path.symlink_metadata().ok().map(|meta| meta.permissions().mode() & 0o777);
-        touch::put(&self.path, |file| file.write_all(bytes), mode, Durability::Synced)
+        let mode = self.file.metadata().ok().map(|meta| meta.permissions().mode() & 0o777);
+        touch::put(&self.file, |file| file.write_all(bytes), mode, Durability::Synced)
     }
 }
 
-fn open_lock(path: &Path) -> io::Result<File> {
-    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
-    let both =
-        File::options().read(true).write(true).create(true).truncate(false).mode(0o666).custom_flags(flags).open(path);
-    match both {
+/// Nothing is ever written into the file, whoever else has a name for it.
+fn open_lock(beside: &Held) -> io::Result<File> {
+    let lock = match beside.open(OpenOptions::new().read(true).write(true).create(true).mode(0o666)) {
         // Made by another user of the same directory: reading is enough to lock it.
-        Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
-            File::options().read(true).custom_flags(flags).open(path)
-        }
+        Err(why) if why.kind() == io::ErrorKind::PermissionDenied => beside.open(OpenOptions::new().read(true)),
         other => other,
-    }
+    }?;
+    beside.refuse_foreign(&lock)?;
+    Ok(lock)
 }

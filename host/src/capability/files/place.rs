@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use maddock_bindings::api::types::ErrorKind;
 
+use super::held::{Foreign, Swapped};
 use crate::capability::{ApiError, error, error_with_hint};
 
 /// A path without links in it. Its last components may not exist.
@@ -96,6 +97,7 @@ pub(crate) fn itself(path: &Path) -> Result<Place, ApiError> {
 /// An error of the operating system as a plugin sees it.
 pub(crate) fn failure(verb: &str, path: &Path, why: &io::Error) -> ApiError {
     let kind = match why.kind() {
+        _ if why.get_ref().is_some_and(|inner| inner.is::<Swapped>() || inner.is::<Foreign>()) => ErrorKind::Denied,
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
         io::ErrorKind::AlreadyExists => ErrorKind::Conflict,
         io::ErrorKind::InvalidFilename => ErrorKind::InvalidInput,

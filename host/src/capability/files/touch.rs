@@ -1,16 +1,20 @@
 //! One file or directory at a time: the functions that act, each with a permit. They get resolved paths and follow no
-//! link in the last component.
+//! link, whoever puts one there meanwhile ([`super::held`]).
 
-use std::fs::{self, File, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+use cap_std::fs::{Metadata, OpenOptions, PermissionsExt as _};
 
 use maddock_bindings::api::files::{DirectoryEntry, FileInfo, FileKind};
 use maddock_bindings::api::types::ErrorKind;
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, Mode, statat};
+use rustix::io::Errno;
 
 use super::Files;
+use super::held::Held;
 use super::place::{Place, failure};
 use crate::capability::gate::Permit;
 use crate::capability::{ApiError, error, error_with_hint};
@@ -18,7 +22,7 @@ use crate::capability::{ApiError, error, error_with_hint};
 /// Permission bits; the others (set-user-id and such) are no plugin's to give.
 const MODE_BITS: u32 = 0o777;
 
-fn kind_of(meta: &fs::Metadata) -> FileKind {
+fn kind_of(meta: &Metadata) -> FileKind {
     if meta.is_file() {
         FileKind::File
     } else if meta.is_dir() {
@@ -34,7 +38,7 @@ fn is_absent(why: &io::Error) -> bool {
 
 /// What is there.
 pub(crate) fn stat(_: &Permit<Files>, place: &Place) -> Result<Option<FileInfo>, ApiError> {
-    match place.path().symlink_metadata() {
+    match Held::reach(place.path()).and_then(|held| held.metadata()) {
         // A link in a resolved path leads nowhere, or was put there this moment.
         Ok(meta) if meta.file_type().is_symlink() => Ok(None),
         Ok(meta) => Ok(Some(FileInfo {
@@ -52,17 +56,19 @@ pub(crate) fn open(_: &Permit<Files>, path: &Path) -> Result<File, ApiError> {
     open_regular(path)
 }
 
-pub(super) fn open_regular(path: &Path) -> Result<File, ApiError> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::options()
-        .read(true)
-        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
-        .open(path)
-        .map_err(|why| failure("read", path, &why))?;
-    let meta = file.metadata().map_err(|why| failure("read", path, &why))?;
-    if !meta.is_file() {
+fn open_regular(path: &Path) -> Result<File, ApiError> {
+    let held = Held::reach(path).map_err(|why| failure("read", path, &why))?;
+    open_held(&held)
+}
+
+pub(super) fn open_held(held: &Held) -> Result<File, ApiError> {
+    let path = held.path();
+    let unreadable = |why: io::Error| failure("read", path, &why);
+    let file = held.open(OpenOptions::new().read(true)).map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
         return Err(error(ErrorKind::InvalidInput, format!("`{}` is not a regular file", path.display())));
     }
+    held.refuse_foreign(&file).map_err(unreadable)?;
     Ok(file)
 }
 
@@ -103,17 +109,24 @@ pub(crate) fn read_from(permit: &Permit<Files>, path: &Path, offset: u64, limit:
 
 /// The entries of a directory, sorted.
 pub(crate) fn list(_: &Permit<Files>, path: &Path) -> Result<Vec<DirectoryEntry>, ApiError> {
+    let unlisted = |why: io::Error| failure("list", path, &why);
+    let directory = Held::reach(path).and_then(|held| held.directory()).map_err(unlisted)?;
     let mut entries = Vec::new();
-    for entry in fs::read_dir(path).map_err(|why| failure("list", path, &why))? {
-        let entry = entry.map_err(|why| failure("list", path, &why))?;
+    for entry in directory.entries().map_err(unlisted)? {
+        let entry = entry.map_err(unlisted)?;
         // A name that is not text cannot be said to a plugin, and no path it could write would reach the file.
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let kind = match fs::metadata(entry.path()) {
+        let kind = match entry.metadata() {
+            // What a link points to tells its kind and nothing else, wherever it is.
+            Ok(meta) if meta.is_symlink() => match statat(&directory, &name, AtFlags::empty()) {
+                Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_file() => FileKind::File,
+                Ok(found) if rustix::fs::FileType::from_raw_mode(found.st_mode).is_dir() => FileKind::Directory,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                // There, and not to be looked into.
+                _ => FileKind::Other,
+            },
             Ok(meta) => kind_of(&meta),
-            Err(why) if is_absent(&why) || why.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                continue;
-            }
-            // There, and not to be looked into.
+            Err(why) if is_absent(&why) => continue,
             Err(_) => FileKind::Other,
         };
         entries.push(DirectoryEntry { name, kind });
@@ -127,9 +140,7 @@ pub(crate) fn write(_: &Permit<Files>, path: &Path, bytes: &[u8], mode: u32) -> 
     if mode & !MODE_BITS != 0 {
         return Err(error(ErrorKind::InvalidInput, format!("mode {mode:o} has more than permission bits")));
     }
-    let directory = parent(path)?;
-    fs::create_dir_all(directory).map_err(|why| failure("make", directory, &why))?;
-    put(path, |file| file.write_all(bytes), Some(mode), Durability::Synced)
+    put(&making(path)?, |file| file.write_all(bytes), Some(mode), Durability::Synced)
 }
 
 /// Whether a file must survive a power cut from the moment it bears its name.
@@ -140,57 +151,59 @@ pub(crate) enum Durability {
     Cached,
 }
 
-/// Fills a temporary file beside `path` and gives it that name. Without `mode`, what the umask leaves of 0666.
+/// Holds the directory of a file, made where it is missing.
+pub(super) fn making(path: &Path) -> Result<Held, ApiError> {
+    let directory = path
+        .parent()
+        .ok_or_else(|| error(ErrorKind::InvalidInput, format!("`{}` is not a file's path", path.display())))?;
+    Held::reach_making(path).map_err(|why| failure("make", directory, &why))
+}
+
+/// Fills a temporary file beside the held one and gives it that name. Without `mode`, what the umask leaves of 0666.
 pub(super) fn put(
-    path: &Path,
+    held: &Held,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
     mode: Option<u32>,
     durability: Durability,
 ) -> Result<(), ApiError> {
-    if path.is_dir() {
+    let path = held.path();
+    if held.metadata().is_ok_and(|meta| meta.is_dir()) {
         return Err(error(ErrorKind::Conflict, format!("`{}` is a directory", path.display())));
     }
-    let directory = parent(path)?;
-    let written = || -> io::Result<()> {
-        let mut temporary = tempfile::Builder::new()
-            .prefix(".maddock-")
-            .suffix(".tmp")
-            .permissions(Permissions::from_mode(mode.map_or(0o666, |mode| mode & 0o700 | 0o600)))
-            .tempfile_in(directory)?;
-        fill(temporary.as_file_mut())?;
-        if let Some(mode) = mode {
+    let first = Mode::from_bits_truncate(mode.map_or(0o666, |mode| mode & 0o700 | 0o600));
+    let filled = held.replace(first, durability == Durability::Synced, |file| {
+        fill(file)?;
+        match mode {
             // By the open file, after the bytes: the umask has no say, and a mode without write permission works.
-            temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
+            Some(mode) => file.set_permissions(Permissions::from_mode(mode)),
+            None => Ok(()),
         }
-        if durability == Durability::Synced {
-            temporary.as_file().sync_all()?;
-        }
-        temporary.persist(path).map_err(|failed| failed.error)?;
-        if durability == Durability::Synced {
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
-    };
-    written().map_err(|why| failure("write", path, &why))
-}
-
-fn parent(path: &Path) -> Result<&Path, ApiError> {
-    path.parent().ok_or_else(|| error(ErrorKind::InvalidInput, format!("`{}` is not a file's path", path.display())))
+    });
+    filled.map_err(|why| failure("write", path, &why))
 }
 
 /// Makes a directory and its parents.
 pub(crate) fn make_directory(_: &Permit<Files>, path: &Path) -> Result<(), ApiError> {
-    fs::create_dir_all(path).map_err(|why| failure("make", path, &why))
+    make(path).map(|_| ())
+}
+
+/// Whether the directory is new.
+pub(super) fn make(path: &Path) -> Result<bool, ApiError> {
+    let failed = |why: io::Error| failure("make", path, &why);
+    let held = Held::reach_making(path).map_err(failed)?;
+    match held.make_directory() {
+        Ok(()) => Ok(true),
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => match held.metadata() {
+            Ok(meta) if meta.is_dir() => Ok(false),
+            _ => Err(failed(why)),
+        },
+        Err(why) => Err(failed(why)),
+    }
 }
 
 /// Removes a file, a link or a tree, following no link.
 pub(crate) fn remove(_: &Permit<Files>, path: &Path) -> Result<(), ApiError> {
-    let removed = match path.symlink_metadata() {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(why) => Err(why),
-    };
-    match removed {
+    match Held::reach(path).and_then(|held| held.remove()) {
         Err(why) if !is_absent(&why) => Err(failure("remove", path, &why)),
         _ => Ok(()),
     }

@@ -34,8 +34,16 @@ impl Client {
 /// Who answers.
 pub(super) async fn server(client: &Client) -> Result<Server, ApiError> {
     let place = &client.place;
-    let doing = format!("cannot ask the cluster of context `{}` what it is", place.cluster.context);
-    let info = ask(&doing, client.api.apiserver_version()).await?;
+    let (context, address) = (&place.cluster.context, &place.cluster.address);
+    let doing = format!("cannot ask the cluster at {address}, context `{context}`, what it is");
+    let info = ask(&doing, client.api.apiserver_version()).await.map_err(|mut error| {
+        if matches!(error.kind, ErrorKind::Unavailable) {
+            let hint =
+                format!("`{}` says where the cluster is; `HTTPS_PROXY` and `NO_PROXY` count", place.cluster.source);
+            error.hint.get_or_insert(hint);
+        }
+        error
+    })?;
     let namespaces: Api<Namespace> = Api::all(client.api.clone());
     // An account that may use a namespace need not see it.
     let namespace = ask("cannot look for the namespace", namespaces.get_metadata_opt(&place.namespace)).await;
@@ -219,7 +227,7 @@ pub(super) async fn delete(client: &Client, kind: Kind, name: &str, run: &str) -
         if until.is_none_or(|until| Instant::now() >= until) {
             return Err(error_with_hint(
                 ErrorKind::TimedOut,
-                format!("{} `{name}` is not gone after {} s", kind.word(), GOING.as_secs()),
+                format!("{} `{name}` is to go and is still there after {} s", kind.word(), GOING.as_secs()),
                 format!("`kubectl describe {} {name}` may say what it waits for", kind.word().to_lowercase()),
             ));
         }

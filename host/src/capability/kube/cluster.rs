@@ -15,6 +15,7 @@ use maddock_bindings::api::types::ErrorKind;
 use tokio::sync::OnceCell;
 
 use super::Kube;
+use super::proxy;
 use super::trouble;
 use super::watch::Watch;
 use crate::capability::gate::{Call, Permit};
@@ -27,6 +28,18 @@ pub(super) const IN_CLUSTER: &str = "in-cluster";
 const CONNECTING: Duration = Duration::from_secs(10);
 /// For a program that fetches credentials.
 const CREDENTIALS: Duration = Duration::from_secs(60);
+
+/// No file of connections is longer.
+const LONGEST: u64 = 4 << 20;
+
+/// The beginning of a file: one byte more than any may have. It may be anybody's, and the gate has not been asked yet.
+fn head(file: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read =
+        |file: std::fs::File| std::io::Read::read_to_end(&mut std::io::Read::take(file, LONGEST + 1), &mut bytes);
+    let _ = std::fs::File::open(file).and_then(read);
+    bytes
+}
 
 /// Clusters that this invocation speaks to, shared by all instances.
 #[derive(Debug, Clone, Default)]
@@ -96,8 +109,8 @@ impl Clusters {
         }
         let files = files(&connection.kubeconfig, environment)?;
         let cluster = match files.as_slice() {
-            [] => self.within(connection)?,
-            files => self.of_files(files, &connection.context)?,
+            [] => self.within(connection, environment)?,
+            files => self.of_files(files, &connection.context, environment)?,
         };
         let namespace = match connection.namespace.as_str() {
             "" => cluster.namespace.clone(),
@@ -106,7 +119,7 @@ impl Clusters {
         Ok(Place { cluster, namespace })
     }
 
-    fn within(&self, connection: &Connection) -> Result<Arc<Cluster>, ApiError> {
+    fn within(&self, connection: &Connection, environment: &Environment) -> Result<Arc<Cluster>, ApiError> {
         if !matches!(connection.context.as_str(), "" | IN_CLUSTER) {
             return Err(error_with_hint(
                 ErrorKind::NotFound,
@@ -121,19 +134,21 @@ impl Clusters {
         if let Some(known) = locked(&self.shared.known).get(&key) {
             return Ok(known.clone());
         }
-        let config = Config::incluster_env().map_err(|cause| {
+        let mut config = Config::incluster_env().map_err(|cause| {
             error(ErrorKind::Failed, format!("cannot speak to the cluster around this process: {}", chain(&cause)))
         })?;
+        proxy::choose(&mut config, None, environment)?;
         Ok(self.keep(Cluster::new(key, config)))
     }
 
-    fn of_files(&self, files: &[PathBuf], context: &str) -> Result<Arc<Cluster>, ApiError> {
+    fn of_files(&self, files: &[PathBuf], context: &str, environment: &Environment) -> Result<Arc<Cluster>, ApiError> {
         let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         let source = shown.join(":");
         let mut hasher = DefaultHasher::new();
         let mut merged = Kubeconfig::default();
         for file in files {
-            std::fs::read(file).unwrap_or_default().hash(&mut hasher);
+            let content = head(file);
+            content.hash(&mut hasher);
             let broken = |cause: &dyn std::error::Error| {
                 let mut broken = error_with_hint(
                     ErrorKind::InvalidInput,
@@ -143,6 +158,9 @@ impl Clusters {
                 broken.details.push(super::detail("file", file.display().to_string()));
                 broken
             };
+            if u64::try_from(content.len()).unwrap_or(u64::MAX) > LONGEST {
+                return Err(broken(&std::io::Error::other(format!("it is longer than {LONGEST} bytes"))));
+            }
             let one = Kubeconfig::read_from(file).map_err(|cause| broken(&cause))?;
             merged = merged.merge(one).map_err(|cause| broken(&cause))?;
         }
@@ -174,20 +192,17 @@ impl Clusters {
             return Ok(known.clone());
         }
         merged.current_context = Some(context.clone());
-        let has_proxy = merged
-            .clusters
-            .iter()
-            .any(|named| named.cluster.as_ref().is_some_and(|cluster| cluster.proxy_url.is_some()));
+        let of_context = merged.contexts.iter().find(|named| named.name == context);
+        let cluster = of_context.and_then(|named| named.context.as_ref()).map(|context| context.cluster.clone());
+        let cluster = merged.clusters.iter().find(|named| Some(&named.name) == cluster.as_ref());
+        let proxy = cluster.and_then(|named| named.cluster.as_ref()?.proxy_url.clone());
         let mut config = Config::try_from(merged).map_err(|cause| {
             error(
                 ErrorKind::InvalidInput,
                 format!("context `{context}` of `{source}` is not usable: {}", chain(&cause)),
             )
         })?;
-        if !has_proxy {
-            // The client's library takes one from the environment, and does not look at what is to be reached without.
-            config.proxy_url = None;
-        }
+        proxy::choose(&mut config, proxy.as_deref(), environment)?;
         Ok(self.keep(Cluster::new(key, config)))
     }
 

@@ -98,6 +98,7 @@ impl Object {
                 value
             }),
             Kind::Pod => typed::<Pod>(text, &given).map(|(pod, value)| {
+                scope.annotations(Some(&pod.metadata));
                 scope.pod(pod.spec.as_ref());
                 value
             }),
@@ -216,6 +217,11 @@ fn check_metadata(value: &Value, namespace: &str) -> Result<(), ApiError> {
         let Some(metadata) = metadata else { continue };
         if metadata.get("generateName").is_some() {
             return Err(invalid(format!("{place}.generateName: objects are named, so that they are found again")));
+        }
+        if metadata.get("ownerReferences").is_some() {
+            return Err(invalid(format!(
+                "{place}.ownerReferences: what is made here belongs to its run and to nothing else"
+            )));
         }
         if metadata.get("finalizers").is_some() {
             return Err(invalid(format!("{place}.finalizers: what is made here must be deletable")));

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
     SecurityContext, Service, Volume,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::Kube;
@@ -13,6 +14,10 @@ use crate::capability::gate::Call;
 /// Sources of volumes that hold what the pod itself or an object of the namespace has, which have scopes of their own.
 const HARMLESS: [&str; 8] =
     ["name", "configMap", "secret", "emptyDir", "downwardAPI", "projected", "persistentVolumeClaim", "ephemeral"];
+
+/// Annotations that said a profile before there were members for it.
+const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/";
 
 /// Scopes in order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,7 +48,21 @@ impl Words {
     }
 
     pub(super) fn template(&mut self, template: Option<&PodTemplateSpec>) {
+        self.annotations(template.and_then(|template| template.metadata.as_ref()));
         self.pod(template.and_then(|template| template.spec.as_ref()));
+    }
+
+    /// What clusters still take for a member of the pod.
+    pub(super) fn annotations(&mut self, metadata: Option<&ObjectMeta>) {
+        let entries = metadata.iter().flat_map(|metadata| metadata.annotations.iter().flatten());
+        for (name, value) in entries {
+            if name.starts_with(APPARMOR) && value != "runtime/default" {
+                self.add("apparmor", value.strip_prefix("localhost/").unwrap_or(value));
+            }
+            if name.starts_with(SECCOMP) && value != "runtime/default" {
+                self.add("seccomp", value.strip_prefix("localhost/").unwrap_or(value));
+            }
+        }
     }
 
     pub(super) fn pod(&mut self, spec: Option<&PodSpec>) {

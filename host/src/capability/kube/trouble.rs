@@ -50,6 +50,10 @@ pub(super) fn of(doing: &str, cause: kube::Error) -> ApiError {
                     "see `certificate-authority` and `server` of the cluster in the file of connections",
                 );
             }
+            // Names of the client's own parts say nothing to a reader.
+            let said = ["ServiceError: ", "client error (Connect): ", "tcp connect error: "]
+                .iter()
+                .fold(said, |said, part| said.replace(part, ""));
             error(ErrorKind::Unavailable, format!("{doing}: the API server cannot be reached: {said}"))
         }
         cause => error(ErrorKind::Failed, format!("{doing}: {}", chain(&cause))),
@@ -60,7 +64,12 @@ pub(super) fn of(doing: &str, cause: kube::Error) -> ApiError {
 pub(super) fn of_status(doing: &str, status: &Status) -> ApiError {
     let (kind, hint) = match status.code {
         401 => (ErrorKind::Failed, Some("the cluster does not know this account: see its credentials")),
-        403 => (ErrorKind::Failed, Some("the cluster's rules do not allow this account to do that")),
+        403 => (
+            ErrorKind::Failed,
+            Some(
+                "the cluster's rules do not allow this account to do that; `docs/targets/kubernetes.md` has a Role that does",
+            ),
+        ),
         404 => (ErrorKind::NotFound, None),
         409 => (ErrorKind::Conflict, None),
         400 | 405 | 406 | 413 | 415 | 422 => (ErrorKind::InvalidInput, None),

@@ -13,7 +13,7 @@ use crate::capability::gate::{Call, Gate, Identity};
 use crate::plugin::{Environment, RunContext};
 
 fn gate(context: &RunContext) -> Gate {
-    let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true };
+    let identity = Identity { name: "kernel".to_owned(), digest: String::new(), built_in: true, signer: None };
     Gate::new(context.policy.clone(), context.trace.clone(), Arc::new(identity))
 }
 

@@ -450,3 +450,7 @@ impl Seen {
         self.pod.deleted = true;
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

@@ -18,10 +18,13 @@ impl Policy {
             ceilings.log = amounts.log.map_or(ceilings.log, |most| size(most).min(ceilings.log));
             ceilings.transfer = amounts.transfer.map_or(ceilings.transfer, |most| most.min(ceilings.transfer));
             ceilings.host_calls = amounts.host_calls.map_or(ceilings.host_calls, |most| most.min(ceilings.host_calls));
-            if let Some(seconds) = amounts.processor {
-                ceilings.processor =
-                    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).min(ceilings.processor);
-            }
+            ceilings.instances =
+                amounts.instances.map_or(ceilings.instances, |most| size(most).min(ceilings.instances));
+            ceilings.handles = amounts.handles.map_or(ceilings.handles, |most| size(most).min(ceilings.handles));
+            let time = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+            ceilings.processor =
+                amounts.processor.map_or(ceilings.processor, |most| time(most).min(ceilings.processor));
+            ceilings.time = [ceilings.time, amounts.time.map(time)].into_iter().flatten().min();
         }
         ceilings
     }

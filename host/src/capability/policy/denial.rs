@@ -2,10 +2,11 @@
 //!
 //! Values come from plugins and from files: nothing of them may reach a terminal as anything but text.
 
-use super::matcher::{Matcher, number};
+use super::matcher::{Kind, Matcher, number};
 use super::rule::{Asked, Rule};
+use super::suggest::named;
 use super::vocabulary::Words;
-use super::{Denial, Layer, Level, Obstacle, Policy, SITE_FILE};
+use super::{Denial, Layer, Level, Obstacle, Policy, Roots, SITE_FILE};
 use crate::capability::events::printable;
 use crate::capability::gate::Identity;
 
@@ -71,12 +72,12 @@ impl Policy {
                 None,
             ),
             Obstacle::Narrowed(layer, rule) => {
-                let widened = scope_lines(Some(rule), words, asked);
+                let widened = scope_lines(Some(rule), words, asked, &self.roots);
                 let verb = edit(layer, "widen");
                 (format!("to allow it, {verb} the rule at {} to:\n{}", rule.place, widened.trim_end()), None)
             }
             Obstacle::NotGranted(near) => {
-                let lines = lines(who, call, *near, words, asked);
+                let lines = lines(who, call, *near, words, asked, &self.roots);
                 let user = self.homes.user.as_ref().map_or_else(|| "the policy".to_owned(), |path| super::shown(path));
                 let may = vocabulary_place(call)
                     .is_some_and(|at| self.site().is_none_or(|site| self.left_to_users(site, who).has(at)));
@@ -89,7 +90,7 @@ impl Policy {
                 (told(&place, new, &lines), Some(lines))
             }
             Obstacle::NotListed(layer, near) => {
-                let lines = lines(who, call, *near, words, asked);
+                let lines = lines(who, call, *near, words, asked, &self.roots);
                 (
                     told(&format!("{} {}", edit(layer, "add to"), super::shown(layer.name.as_ref())), false, &lines),
                     Some(lines),
@@ -126,18 +127,18 @@ fn denied<'a>(rule: &Rule, words: &Words, asked: Asked<'a>) -> Vec<(&'static str
 }
 
 /// A rule that allows the call: the nearest one, widened by what was asked, or a new one for exactly that.
-fn lines(who: &Identity, call: &str, near: Option<&Rule>, words: &Words, asked: Asked<'_>) -> String {
+fn lines(who: &Identity, call: &str, near: Option<&Rule>, words: &Words, asked: Asked<'_>, roots: &Roots) -> String {
     let mut text = String::from("[[allow]]\n");
     text.push_str(&format!("plugin = {}\n", quoted(&who.name)));
     if !who.built_in {
         text.push_str(&format!("digest = {}\n", quoted(&who.digest)));
     }
     text.push_str(&format!("calls = [{}]\n", quoted(call)));
-    text.push_str(&scope_lines(near, words, asked));
+    text.push_str(&scope_lines(near, words, asked, roots));
     text
 }
 
-fn scope_lines(near: Option<&Rule>, words: &Words, asked: Asked<'_>) -> String {
+fn scope_lines(near: Option<&Rule>, words: &Words, asked: Asked<'_>, roots: &Roots) -> String {
     let mut text = String::new();
     for scope in words.scopes {
         let values = || asked.iter().filter(|(name, _)| *name == scope.name).map(|(_, value)| value.as_str());
@@ -159,7 +160,7 @@ fn scope_lines(near: Option<&Rule>, words: &Words, asked: Asked<'_>) -> String {
             continue;
         }
         // What belongs to the run has new names in the next one.
-        if matcher.is_none() && scope.kind == super::matcher::Kind::Own {
+        if matcher.is_none() && scope.kind == Kind::Own {
             continue;
         }
         let mut patterns: Vec<String> = match matcher {
@@ -167,7 +168,9 @@ fn scope_lines(near: Option<&Rule>, words: &Words, asked: Asked<'_>) -> String {
             _ => Vec::new(),
         };
         let outside = values().filter(|value| matcher.is_none_or(|matcher| !matcher.covers(scope.kind, value)));
-        patterns.extend(outside.map(|value| quoted(&literal(value))));
+        let path = matches!(scope.kind, Kind::Path | Kind::Tree);
+        let pattern = |value: &str| if path { named(value, roots) } else { literal(value) };
+        patterns.extend(outside.map(|value| quoted(&pattern(value))));
         patterns.dedup();
         text.push_str(&format!("scope.{} = [{}]\n", scope.name, patterns.join(", ")));
     }

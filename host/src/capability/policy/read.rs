@@ -10,6 +10,7 @@ use super::matcher::{Kind, Matcher, Pattern};
 use super::rule::{Amounts, Case, Effect, Grantee, LimitRule, Rule, UserGrants};
 use super::vocabulary::{self, CALLS, CallSet, Scope};
 use crate::config::nearest;
+use crate::plugin::package::signature::is_public_key;
 
 /// The version of the file format this binary reads.
 pub const SCHEMA: i64 = 1;
@@ -181,7 +182,7 @@ impl<'a> Reader<'a> {
             match key.get_ref().as_ref() {
                 "plugin" => who.name = self.word(value, "plugin"),
                 "digest" => who.digest = self.digest(value),
-                "signer" => who.signer = self.word(value, "signer"),
+                "signer" => who.signers = self.signers(value),
                 "calls" => {
                     let texts = self.texts(value, "calls");
                     calls = self.calls(&texts);
@@ -202,7 +203,11 @@ impl<'a> Reader<'a> {
         if who.name.as_deref() == Some("*") {
             (who.name, all_plugins) = (None, true);
         }
-        self.check_grantee(at, &who, all_plugins, effect);
+        let broken = (table.contains_key("digest") && who.digest.is_none())
+            || (table.contains_key("signer") && who.signers.is_empty());
+        if !broken {
+            self.check_grantee(at, &who, all_plugins, effect);
+        }
         if !table.contains_key("calls") {
             self.fault(at, "`calls` is missing", Some("such as `calls = [\"files.read\"]`".to_owned()));
         }
@@ -223,23 +228,26 @@ impl<'a> Reader<'a> {
     }
 
     fn check_grantee(&mut self, at: usize, who: &Grantee, all_plugins: bool, effect: Effect) {
-        let nobody = who.name.is_none() && who.digest.is_none() && who.signer.is_none();
+        let nobody = who.name.is_none() && who.digest.is_none() && who.signers.is_empty();
         if nobody && !(all_plugins && effect != Effect::Allow) {
             let (message, hint) = if effect == Effect::Allow && all_plugins {
-                ("nothing is granted to every plugin".to_owned(), "name plugins; a third party's by its `digest`")
+                (
+                    "nothing is granted to every plugin".to_owned(),
+                    "name plugins; a third party's by its `digest` or `signer`",
+                )
             } else {
                 ("`plugin` is missing".to_owned(), "name the plugin; `*` is all of them in `[[deny]]` and `[[narrow]]`")
             };
             return self.fault(at, message, Some(hint.to_owned()));
         }
         let (Some(known), Some(name)) = (self.built_in, &who.name) else { return };
-        if effect == Effect::Allow && who.digest.is_none() && who.signer.is_none() && !known.contains(&name.as_str()) {
+        if effect == Effect::Allow && who.digest.is_none() && who.signers.is_empty() && !known.contains(&name.as_str())
+        {
             let mut message = format!("`{}` is not built in, and a name is no grant", name.escape_debug());
             if let Some(suggestion) = nearest::suggestion(name, known.iter().copied()) {
                 message.push_str(&format!("; {suggestion}"));
             }
-            let hint =
-                "a third party's plugin needs `digest = \"sha256:…\"`, which `maddock plugin inspect FILE` tells";
+            let hint = "a third party's plugin needs `digest = \"sha256:…\"` or `signer = \"RW…\"`, which `maddock plugin inspect FILE` tells";
             self.fault(at, message, Some(hint.to_owned()));
         }
     }
@@ -310,26 +318,7 @@ impl<'a> Reader<'a> {
     fn patterns(&mut self, value: &Value<'_>, scope: &Scope) -> Vec<Pattern> {
         let mut patterns = Vec::new();
         for (at, text) in self.texts(value, scope.name) {
-            let values = match text.strip_prefix('@') {
-                None => vec![(at, text)],
-                Some(set) => match self.sets.iter().find(|(name, _)| name == set) {
-                    Some((_, values)) => values.clone(),
-                    None => {
-                        let known: Vec<&str> = self.sets.iter().map(|(name, _)| name.as_str()).collect();
-                        let mut message = format!("there is no set `{}` in this file", set.escape_debug());
-                        if let Some(suggestion) = nearest::suggestion(set, known) {
-                            message.push_str(&format!("; {suggestion}"));
-                        }
-                        self.fault(
-                            at,
-                            message,
-                            Some("sets are lists below `[sets]`; `=@x` is the text `@x`".to_owned()),
-                        );
-                        continue;
-                    }
-                },
-            };
-            for (at, text) in values {
+            for (at, text) in self.unfolded(at, text) {
                 if let Kind::Choice(options) = scope.kind
                     && !options.contains(&text.as_str())
                     && !matches!(text.as_str(), "*" | "**")
@@ -353,8 +342,60 @@ impl<'a> Reader<'a> {
         patterns
     }
 
+    /// The values of a set, where a text names one; else the text.
+    fn unfolded(&mut self, at: usize, text: String) -> Vec<(usize, String)> {
+        let Some(set) = text.strip_prefix('@') else { return vec![(at, text)] };
+        if let Some((_, values)) = self.sets.iter().find(|(name, _)| name == set) {
+            return values.clone();
+        }
+        let known: Vec<&str> = self.sets.iter().map(|(name, _)| name.as_str()).collect();
+        let mut message = format!("there is no set `{}` in this file", set.escape_debug());
+        if let Some(suggestion) = nearest::suggestion(set, known) {
+            message.push_str(&format!("; {suggestion}"));
+        }
+        self.fault(at, message, Some("sets are lists below `[sets]`; `=@x` is the text `@x`".to_owned()));
+        Vec::new()
+    }
+
+    /// Public keys: one, several, or a set of them. An empty list would be everybody, and is a fault.
+    fn signers(&mut self, value: &Value<'_>) -> Vec<String> {
+        let at = value.span().start;
+        let before = self.faults.len();
+        let texts = match value.get_ref() {
+            DeValue::Array(_) => self.texts(value, "signer"),
+            _ => self.word(value, "signer").into_iter().map(|text| (at, text)).collect(),
+        };
+        let texts: Vec<_> = texts.into_iter().flat_map(|(at, text)| self.unfolded(at, text)).collect();
+        if texts.is_empty() && self.faults.len() == before {
+            self.fault(at, "`signer` names nobody", Some("name a public key, which begins with `RW`".to_owned()));
+        }
+        texts.into_iter().filter_map(|(at, text)| self.signer(at, text)).collect()
+    }
+
+    fn signer(&mut self, at: usize, text: String) -> Option<String> {
+        if !is_public_key(&text) {
+            let hint =
+                "the text of a minisign key, `RW` and 54 characters more, as `maddock plugin inspect FILE` tells";
+            self.fault(at, "this is no public key", Some(hint.to_owned()));
+            return None;
+        }
+        Some(text)
+    }
+
     fn limit(&mut self, at: usize, table: &DeTable<'_>) -> Option<LimitRule> {
-        const KEYS: [&str; 7] = ["plugin", "digest", "memory", "processor", "log", "transfer", "host-calls"];
+        const KEYS: [&str; 11] = [
+            "plugin",
+            "digest",
+            "signer",
+            "memory",
+            "processor",
+            "time",
+            "log",
+            "transfer",
+            "host-calls",
+            "instances",
+            "handles",
+        ];
         let before = self.faults.len();
         let (mut who, mut amounts) = (Grantee::default(), Amounts::default());
         for (key, value) in table {
@@ -362,15 +403,19 @@ impl<'a> Reader<'a> {
             match name {
                 "plugin" => who.name = self.word(value, "plugin").filter(|name| name != "*"),
                 "digest" => who.digest = self.digest(value),
+                "signer" => who.signers = self.signers(value),
                 "memory" => amounts.memory = self.whole(value, name, true),
                 "log" => amounts.log = self.whole(value, name, true),
                 "transfer" => amounts.transfer = self.whole(value, name, true),
                 "host-calls" => amounts.host_calls = self.whole(value, name, false),
-                "processor" => {
-                    amounts.processor = amount(value, false).filter(|seconds| *seconds > 0.0 && *seconds <= 1e9);
-                    if amounts.processor.is_none() {
-                        self.fault(value.span().start, "`processor` is a number of seconds", None);
+                "instances" => amounts.instances = self.whole(value, name, false),
+                "handles" => amounts.handles = self.whole(value, name, false),
+                "processor" | "time" => {
+                    let seconds = amount(value, false).filter(|seconds| *seconds > 0.0 && *seconds <= 1e9);
+                    if seconds.is_none() {
+                        self.fault(value.span().start, format!("`{name}` is a number of seconds"), None);
                     }
+                    if name == "time" { amounts.time = seconds } else { amounts.processor = seconds }
                 }
                 other => self.unknown_key(key.span().start, other, &KEYS),
             }
@@ -380,13 +425,17 @@ impl<'a> Reader<'a> {
     }
 
     fn case(&mut self, at: usize, table: &DeTable<'_>) -> Option<Case> {
-        const KEYS: [&str; 5] = ["plugin", "digest", "call", "scope", "expect"];
+        const KEYS: [&str; 6] = ["plugin", "digest", "signer", "call", "scope", "expect"];
         let before = self.faults.len();
-        let (mut plugin, mut digest, mut call, mut allowed) = (None, None, None, None);
+        let (mut plugin, mut digest, mut signer, mut call, mut allowed) = (None, None, None, None, None);
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "plugin" => plugin = self.word(value, "plugin"),
                 "digest" => digest = self.digest(value),
+                "signer" => {
+                    let text = self.word(value, "signer");
+                    signer = text.and_then(|text| self.signer(value.span().start, text));
+                }
                 "call" => {
                     call = self.word(value, "call").and_then(|text| {
                         let found = vocabulary::find(&text).map(|(_, words)| words);
@@ -426,7 +475,7 @@ impl<'a> Reader<'a> {
         let call = call?;
         let scope = table.get("scope").map(|scope| self.case_scope(scope, call)).unwrap_or_default();
         let place = self.place(at);
-        let case = Case { plugin: plugin?, digest, call, scope, allowed: allowed?, place };
+        let case = Case { plugin: plugin?, digest, signer, call, scope, allowed: allowed?, place };
         (self.faults.len() == before).then_some(case)
     }
 

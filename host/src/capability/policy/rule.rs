@@ -6,36 +6,33 @@ use super::matcher::Matcher;
 use super::vocabulary::{CallSet, Words};
 use crate::capability::gate::Identity;
 
-/// Whom a rule is for. Grants belong to components, not to names: a name alone is enough for a built-in plugin only.
+/// Whom a rule is for. Grants belong to components or to who signed them, not to names: a name alone is enough for a
+/// built-in plugin only.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grantee {
     /// The name in the manifest; none: any.
     pub name: Option<String>,
     /// `sha256:…` of the component.
     pub digest: Option<String>,
-    /// The key that signed it. Nothing is signed yet: a rule that names a signer is for nobody.
-    pub signer: Option<String>,
+    /// Public keys, one of which must have signed it; none: whoever did or did not.
+    pub signers: Vec<String>,
 }
 
 impl Grantee {
     /// Whether a grant to this is one to that component.
     #[must_use]
     pub fn is_granted(&self, who: &Identity) -> bool {
-        if self.signer.is_some() || self.name.as_ref().is_some_and(|name| *name != who.name) {
-            return false;
-        }
-        match &self.digest {
-            Some(digest) => *digest == who.digest,
-            None => self.name.is_some() && who.built_in,
-        }
+        let by_name_alone = self.digest.is_none() && self.signers.is_empty();
+        self.is_meant(who) && (!by_name_alone || (self.name.is_some() && who.built_in))
     }
 
     /// Whether what takes away speaks of that component: there a name is enough.
     #[must_use]
     pub fn is_meant(&self, who: &Identity) -> bool {
-        self.signer.is_none()
-            && self.name.as_ref().is_none_or(|name| *name == who.name)
+        let is_signer = |signer: &String| who.signer.as_ref() == Some(signer);
+        self.name.as_ref().is_none_or(|name| *name == who.name)
             && self.digest.as_ref().is_none_or(|digest| *digest == who.digest)
+            && (self.signers.is_empty() || self.signers.iter().any(is_signer))
     }
 
     /// For a person.
@@ -44,7 +41,7 @@ impl Grantee {
         let parts = [
             Some(self.name.clone().unwrap_or_else(|| "*".to_owned())),
             self.digest.clone(),
-            self.signer.as_ref().map(|signer| format!("signed by {signer}")),
+            (!self.signers.is_empty()).then(|| format!("signed by {}", self.signers.join(" or "))),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
@@ -150,6 +147,12 @@ pub struct Amounts {
     pub transfer: Option<u64>,
     /// How many.
     pub host_calls: Option<u64>,
+    /// How many.
+    pub instances: Option<u64>,
+    /// How many.
+    pub handles: Option<u64>,
+    /// Seconds by the wall clock.
+    pub time: Option<f64>,
 }
 
 /// `[[limits]]`
@@ -170,6 +173,8 @@ pub struct Case {
     pub plugin: String,
     /// Its digest, where it is a third party's.
     pub digest: Option<String>,
+    /// The key that signed it, where it is a third party's.
+    pub signer: Option<String>,
     /// The call.
     pub call: &'static Words,
     /// What it asks for.

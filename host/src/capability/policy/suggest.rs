@@ -151,7 +151,7 @@ fn list(name: &str, values: Vec<String>) -> String {
 }
 
 /// A path by the directory of the invocation that it lies in. Below a run's own directory every name is new each time.
-fn named(path: &str, roots: &Roots) -> String {
+pub(super) fn named(path: &str, roots: &Roots) -> String {
     let below = |root: &std::path::Path| {
         let root = root.to_string_lossy();
         path.strip_prefix(root.as_ref())

@@ -10,11 +10,11 @@ fn roots() -> Roots {
 }
 
 fn built_in(name: &str) -> Identity {
-    Identity { name: name.to_owned(), digest: "sha256:0".to_owned(), built_in: true }
+    Identity { name: name.to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None }
 }
 
 fn stranger(name: &str) -> Identity {
-    Identity { name: name.to_owned(), digest: format!("sha256:{}", "ab".repeat(32)), built_in: false }
+    Identity { name: name.to_owned(), digest: format!("sha256:{}", "ab".repeat(32)), built_in: false, signer: None }
 }
 
 fn digest() -> String {
@@ -96,6 +96,36 @@ fn a_call_or_scope_without_words_is_refused() {
         let denial = refusal(&policy, &built_in("discover-mad"), call, &[(scope, "/mad/x")]);
         assert!(denial.message.contains("no words for it"), "{}", denial.message);
     }
+}
+
+#[test]
+fn no_grant_reaches_the_records_of_a_run() {
+    let run = "/w/.maddock/runs/1";
+    let grants = format!("[[allow]]\ndigest = \"{}\"\ncalls = [\"*\"]\n", digest());
+    let policy = policy(&[(Level::Site, &grants)]);
+    let records = ["run.json", "events.jsonl", "trace.jsonl", "attendant.lock", "resume/0-m.json", "jobs/0-m/job.json"];
+    let writes = [
+        ("files.write", "path"),
+        ("files.make-directory", "path"),
+        ("files.remove", "path"),
+        ("files.lock", "path"),
+        ("files.copy", "path"),
+        ("process.launch", "output"),
+        ("docker.create-container", "mount"),
+    ];
+    for who in [built_in("target-process"), built_in("target-docker"), stranger("x")] {
+        for (call, kind) in writes {
+            for record in records {
+                let path = format!("{run}/{record}");
+                assert!(!allows(&policy, &who, call, &[(kind, &path)]), "{}: {call} {path}", who.name);
+            }
+        }
+    }
+    // A directory that holds them is no way around, and what lies beside them is a job's own.
+    assert!(!allows(&policy, &stranger("x"), "files.remove", &[("path", run)]));
+    assert!(!allows(&policy, &stranger("x"), "files.remove", &[("path", "/w/.maddock/runs/1/jobs")]));
+    assert!(allows(&policy, &stranger("x"), "files.write", &[("path", "/w/.maddock/runs/1/jobs/0-m/output.log")]));
+    assert!(allows(&policy, &stranger("x"), "files.remove", &[("path", "/w/.maddock/runs/1/jobs/0-m/workspace")]));
 }
 
 /// The same read of the tree under one layer at a time.
@@ -188,14 +218,9 @@ fn a_site_that_lists_one_partition_leaves_nothing_else() {
 fn only_a_digest_is_granted_something_outside_of_the_binary() {
     let by_digest = format!("[[allow]]\ndigest = \"{}\"\ncalls = [\"files.read\"]\n", digest());
     let by_both = format!("[[allow]]\nplugin = \"x\"\ndigest = \"{}\"\ncalls = [\"files.read\"]\n", digest());
-    let by_signer = "[[allow]]\nplugin = \"x\"\nsigner = \"ed25519:abc\"\ncalls = [\"files.read\"]\n";
-    for (text, name, expected) in [
-        (by_digest.as_str(), "x", true),
-        (&by_digest, "y", true),
-        (&by_both, "x", true),
-        (&by_both, "y", false),
-        (by_signer, "x", false),
-    ] {
+    for (text, name, expected) in
+        [(by_digest.as_str(), "x", true), (&by_digest, "y", true), (&by_both, "x", true), (&by_both, "y", false)]
+    {
         let policy = policy(&[(Level::Site, text)]);
         assert_eq!(allows(&policy, &stranger(name), "files.read", &[("path", "/a")]), expected, "{text} {name}");
     }
@@ -204,6 +229,69 @@ fn only_a_digest_is_granted_something_outside_of_the_binary() {
     let by_name = "schema = 1\n[[allow]]\nplugin = \"x\"\ncalls = [\"files.read\"]\n";
     let error = Policy::shipped(roots()).unwrap().with_layer(Level::Site, "site", by_name).unwrap_err();
     assert!(error.to_string().contains("a name is no grant"), "{error}");
+}
+
+const KEY: &str = "RWSjzZHWd4Eidn+zKQ+oLsFn1/3qvTbIyh1ExRBCyYWJ4gQWlxVFMJE3";
+const OTHER_KEY: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+
+fn signed(name: &str, signer: &str) -> Identity {
+    Identity { signer: Some(signer.to_owned()), ..stranger(name) }
+}
+
+#[test]
+fn a_grant_to_a_signer_is_for_what_that_key_signed_and_nothing_else() {
+    let rule = |who: &str| format!("[sets]\nours = [\"{KEY}\"]\n[[allow]]\n{who}\ncalls = [\"files.read\"]\n");
+    let by_key = rule(&format!("signer = \"{KEY}\""));
+    let by_set = rule("signer = \"@ours\"");
+    let by_list = rule(&format!("signer = [\"{OTHER_KEY}\", \"@ours\"]"));
+    let with_name = rule(&format!("plugin = \"x\"\nsigner = \"{KEY}\""));
+    let with_digest = rule(&format!("digest = \"{}\"\nsigner = \"{KEY}\"", digest()));
+    let other_digest = Identity { digest: format!("sha256:{}", "cd".repeat(32)), ..signed("x", KEY) };
+    for (text, who, expected) in [
+        (&by_key, signed("x", KEY), true),
+        (&by_key, signed("y", KEY), true),
+        (&by_key, other_digest.clone(), true),
+        (&by_key, signed("x", OTHER_KEY), false),
+        (&by_key, stranger("x"), false),
+        (&by_key, built_in("report-csv"), false),
+        (&by_set, signed("x", KEY), true),
+        (&by_set, signed("x", OTHER_KEY), false),
+        (&by_list, signed("x", OTHER_KEY), true),
+        (&by_list, stranger("x"), false),
+        (&with_name, signed("x", KEY), true),
+        (&with_name, signed("y", KEY), false),
+        (&with_digest, signed("x", KEY), true),
+        (&with_digest, other_digest, false),
+        (&with_digest, stranger("x"), false),
+    ] {
+        let policy = policy(&[(Level::Site, text)]);
+        assert_eq!(allows(&policy, &who, "files.read", &[("path", "/a")]), expected, "{text} {who:?}");
+    }
+}
+
+#[test]
+fn what_takes_away_may_speak_of_a_signer() {
+    let grant = format!("[[allow]]\ndigest = \"{}\"\ncalls = [\"files.read\"]\n", digest());
+    let deny = format!("{grant}[[deny]]\nsigner = \"{KEY}\"\ncalls = [\"files.*\"]\n");
+    let policy = policy(&[(Level::Site, &deny)]);
+    assert!(!allows(&policy, &signed("x", KEY), "files.read", &[("path", "/a")]));
+    assert!(allows(&policy, &signed("x", OTHER_KEY), "files.read", &[("path", "/a")]));
+    assert!(allows(&policy, &stranger("x"), "files.read", &[("path", "/a")]));
+}
+
+#[test]
+fn a_signer_that_is_no_key_is_a_fault_with_its_line() {
+    for (signer, expected) in [
+        ("\"ed25519:abc\"", "policy site:3: this is no public key"),
+        ("\"\"", "this is no public key"),
+        ("[]", "`signer` names nobody"),
+        ("\"@nobody\"", "there is no set `nobody`"),
+        ("7", "`signer` is a text"),
+    ] {
+        let text = format!("schema = 1\n[[allow]]\nsigner = {signer}\ncalls = [\"files.read\"]\n");
+        let error = Policy::shipped(roots()).unwrap().with_layer(Level::Site, "site", &text).unwrap_err();
+        assert!(error.to_string().contains(expected), "{signer}: {error}");
+    }
 }
 
 #[test]
@@ -352,6 +440,11 @@ fn limits_only_get_lower_from_layer_to_layer() {
     let of = |name: &str| policy.ceilings(&stranger(name), crate::plugin::Ceilings::default());
     assert_eq!((of("x").memory, of("x").processor.as_millis(), of("x").host_calls), (64 << 20, 500, 10));
     assert_eq!(of("y").host_calls, crate::plugin::Ceilings::default().host_calls);
+    let all =
+        "[[limits]]\ninstances = 9\nhandles = 8\ntime = 7\n[[limits]]\ninstances = 5000\nhandles = 5000\ntime = 70\n";
+    let lowered =
+        super::tests::policy(&[(Level::Site, all)]).ceilings(&stranger("x"), crate::plugin::Ceilings::default());
+    assert_eq!((lowered.instances, lowered.handles, lowered.time), (9, 8, Some(std::time::Duration::from_secs(7))));
 }
 
 #[test]

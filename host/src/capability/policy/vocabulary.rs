@@ -58,6 +58,7 @@ const A_TREE: &[Scope] = &[on("path", Kind::Tree)];
 const A_CONTAINER: &[Scope] = &[on("container", Kind::Own)];
 const A_SECRET: &[Scope] = &[on("secret", Kind::Text)];
 const A_REGISTRY: &[Scope] = &[on("image", Kind::Image), on("registry", Kind::Text), on("secret", Kind::Text)];
+const AN_ARCHIVE: &[Scope] = &[on("image", Kind::Image), on("path", Kind::Path)];
 const A_CLIENT: &[Scope] = &[on("program", Kind::Text)];
 const AN_OUTPUT: &[Scope] = &[on("output", Kind::Path)];
 const A_PROGRAM: &[Scope] = &[
@@ -174,10 +175,12 @@ pub static CALLS: &[Words] = &[
     Words { call: "docker.follow-container", scopes: A_CONTAINER },
     Words { call: "docker.inspect-container", scopes: A_CONTAINER },
     Words { call: "docker.inspect-image", scopes: &[on("image", Kind::Image)] },
+    Words { call: "docker.load-image", scopes: AN_ARCHIVE },
     Words { call: "docker.pull-image", scopes: A_REGISTRY },
     Words { call: "docker.push-image", scopes: A_REGISTRY },
     Words { call: "docker.registry-digest", scopes: A_REGISTRY },
     Words { call: "docker.remove-container", scopes: A_CONTAINER },
+    Words { call: "docker.save-image", scopes: AN_ARCHIVE },
     Words { call: "docker.start-container", scopes: A_CONTAINER },
     Words { call: "docker.stop-container", scopes: A_CONTAINER },
     Words { call: "docker.tag-image", scopes: &[on("image", Kind::Image), on("tag", Kind::Image)] },
@@ -269,6 +272,7 @@ pub static CALLS: &[Words] = &[
             on("gpus-per-node", Kind::Count),
             on("gres", Kind::Text),
             on("time", Kind::Minutes),
+            on("mail", Kind::Text),
             on("path", Kind::Path),
             on("env", Kind::Text),
             on("secret", Kind::Text),

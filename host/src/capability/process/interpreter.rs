@@ -33,6 +33,9 @@ const INTERPRETERS: &[(&str, &str)] = &[
 /// Long options that code follows.
 const LONG: [&str; 4] = ["--eval", "--print", "--command", "--split-string"];
 
+/// Long options whose value is the next word.
+const LONG_WITH_VALUE: [&str; 5] = ["--rcfile", "--init-file", "--require", "--import", "--loader"];
+
 /// The interpreter that would execute code which is no file: from an argument, or from the input where no file is named.
 pub(super) fn of_inline_code(
     name: &str,
@@ -43,15 +46,28 @@ pub(super) fn of_inline_code(
     let resolved = program.and_then(|path| path.canonicalize().ok());
     let real = resolved.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let (interpreter, letters) = [Some(name), real.as_deref()].into_iter().flatten().find_map(known)?;
+    if let Some(started) = started_by(interpreter, arguments) {
+        let (first, rest) = started.split_first()?;
+        let name = Path::new(first).file_name().map(|name| name.to_string_lossy().into_owned())?;
+        return of_inline_code(&name, first.contains('/').then(|| Path::new(first)), rest, has_stdin);
+    }
     let mut file_named = false;
-    for argument in arguments {
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
         if argument == "-" || LONG.iter().any(|long| argument == long || argument.starts_with(&format!("{long}="))) {
             return Some(interpreter);
         }
-        match argument.strip_prefix('-').filter(|rest| !rest.starts_with('-')) {
+        match argument.strip_prefix(['-', '+']).filter(|rest| !rest.starts_with('-')) {
             // Letters may be joined: `-Ic`, `-xec`.
             Some(rest) if rest.contains(|letter| letters.contains(letter)) => return Some(interpreter),
+            // What comes next is this option's, and no file: code may come behind it.
+            Some(short) if short.ends_with(|letter| takes_value(interpreter, letter)) => {
+                rest.next();
+            }
             Some(_) => {}
+            None if LONG_WITH_VALUE.contains(&argument.as_str()) => {
+                rest.next();
+            }
             None if argument.starts_with("--") => {}
             // What comes after the file is the file's.
             None => {
@@ -63,6 +79,40 @@ pub(super) fn of_inline_code(
     let takes_program_text = matches!(interpreter, "awk" | "gawk" | "mawk");
     let from_input = !file_named && has_stdin;
     (takes_program_text || from_input).then_some(interpreter)
+}
+
+/// The command that a program starts in its place: `env NAME=value bash …`, `busybox sh …`.
+fn started_by<'a>(interpreter: &str, arguments: &'a [String]) -> Option<&'a [String]> {
+    let at = match interpreter {
+        "busybox" => 0,
+        "env" => {
+            let splits = |word: &&String| word.starts_with("-S") || word.starts_with("--split-string");
+            if arguments.iter().take_while(|word| word.starts_with('-')).any(|word| splits(&word)) {
+                return None;
+            }
+            let mut at = 0;
+            while let Some(word) = arguments.get(at).filter(|word| word.starts_with('-') || word.contains('=')) {
+                at += if matches!(word.as_str(), "-u" | "-C") { 2 } else { 1 };
+            }
+            at
+        }
+        _ => return None,
+    };
+    arguments.get(at..).filter(|rest| rest.first().is_some_and(|first| !first.starts_with('-')))
+}
+
+/// Short options whose value is the next word.
+fn takes_value(interpreter: &str, letter: char) -> bool {
+    match interpreter {
+        "sh" | "bash" | "dash" | "zsh" | "ksh" | "ash" => matches!(letter, 'o' | 'O'),
+        "python" | "pypy" => matches!(letter, 'W' | 'X'),
+        "perl" => matches!(letter, 'I' | 'M' | 'm'),
+        "ruby" => matches!(letter, 'I' | 'r' | 'E' | 'C'),
+        "node" => matches!(letter, 'r' | 'C'),
+        "lua" => letter == 'l',
+        "php" => matches!(letter, 'c' | 'd' | 'z'),
+        _ => false,
+    }
 }
 
 /// By its name, with or without a version: `python3.12`.
@@ -93,6 +143,14 @@ mod tests {
             &["node", "--eval=x"],
             &["env", "-S", "bash -c x"],
             &["awk", "BEGIN{}"],
+            &["bash", "-o", "errexit", "-c", "x"],
+            &["bash", "+O", "extglob", "-c", "x"],
+            &["bash", "--rcfile", "/x", "-c", "x"],
+            &["python3", "-W", "ignore", "-c", "x"],
+            &["perl", "-I", "/lib", "-e", "x"],
+            &["env", "A=b", "bash", "-c", "x"],
+            &["env", "-u", "A", "bash", "-c", "x"],
+            &["busybox", "sh", "-c", "x"],
         ] {
             assert!(inline(words, false).is_some(), "{words:?}");
         }
@@ -107,6 +165,9 @@ mod tests {
             &["python3", "-u", "x.py", "--eval"],
             &["amd-smi", "list", "--json", "-c"],
             &["python3", "--version"],
+            &["bash", "-o", "errexit", "/run/entry.sh", "-c"],
+            &["env", "A=b", "bash", "/run/entry.sh", "-c"],
+            &["env", "A=b", "true"],
         ] {
             assert_eq!(inline(words, false), None, "{words:?}");
         }

@@ -91,8 +91,14 @@ impl Asked {
     /// Adds what the command wants to touch to a call.
     pub(super) fn describe(&self, call: Call<Process>, policy: &Policy) -> Call<Process> {
         let mut call = call.on("program", &self.name);
+        if self.program.is_none() && self.asked().contains('/') {
+            // Whether it is there is not for everybody to learn.
+            call = call.on("path", self.asked());
+        }
         if let Some(program) = &self.program {
-            call = call.on("path", program.to_string_lossy());
+            // A link is judged by where it leads.
+            let real = program.canonicalize().unwrap_or_else(|_| program.clone());
+            call = call.on("path", real.to_string_lossy());
             // Reading a program whole costs time: only where a rule wants to know.
             if policy.speaks_of("program-digest") {
                 call = call.on("program-digest", digest(program).unwrap_or_default());
@@ -113,6 +119,11 @@ impl Asked {
         call.on_all("env", self.env.iter().map(|variable| &variable.name).chain(&self.inherit))
             .on_all("secret", secrets)
             .on("directory", self.directory.to_string_lossy())
+    }
+
+    /// `argv[0]`.
+    fn asked(&self) -> &str {
+        self.argv.first().unwrap_or(&self.name)
     }
 
     pub(super) fn stdin_length(&self) -> usize {

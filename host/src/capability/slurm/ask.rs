@@ -2,7 +2,7 @@
 //! those that the controller has forgotten. An accounting that is absent, late or broken is no failure: it has no answer.
 
 use maddock_bindings::api::slurm::{Cluster, Job, JobState};
-use maddock_bindings::api::types::ErrorKind;
+use maddock_bindings::api::types::{Entry, ErrorKind};
 
 use super::client::Client;
 use super::{ApiError, is_of_run, parse};
@@ -133,7 +133,17 @@ pub(super) async fn cluster(client: &Client) -> Result<Cluster, ApiError> {
     let partitions = sinfo(&["--noheader".to_owned(), format!("--format={}", parse::partition_format())]).await?;
     let nodes =
         sinfo(&["--noheader".to_owned(), "--Node".to_owned(), format!("--format={}", parse::node_format())]).await?;
-    Ok(Cluster { version, partitions: parse::partitions(&partitions), nodes: parse::nodes(&nodes), extra: Vec::new() })
+    let extra =
+        kill_wait(client).await.map(|value| Entry { name: "kill-wait".to_owned(), value }).into_iter().collect();
+    Ok(Cluster { version, partitions: parse::partitions(&partitions), nodes: parse::nodes(&nodes), extra })
+}
+
+/// Seconds between asking a job's processes to end and ending them. Nobody's question depends on it, so that a controller
+/// that does not say it is fine.
+async fn kill_wait(client: &Client) -> Option<String> {
+    let said =
+        client.run("scontrol", &["show".to_owned(), "config".to_owned()], None).await.ok()?.success("scontrol").ok()?;
+    parse::kill_wait(&said)
 }
 
 /// The version of the clients, such as `22.05.8`.

@@ -109,6 +109,10 @@ impl Order {
             .on("time", time)
             .on_all("nodes", self.nodes.iter().cloned())
             .on_all("path", [&self.batch.directory, &self.batch.output, &self.batch.error_output])
+            .on_all(
+                "mail",
+                (!self.batch.mail_user.is_empty()).then(|| self.batch.mail_user.split(',')).into_iter().flatten(),
+            )
             .on_all("env", self.secrets.iter().map(|(name, _)| name.clone()))
             .on_all("secret", self.secrets.iter().map(|(_, secret)| secret.clone()))
     }
@@ -154,8 +158,11 @@ impl Order {
         if batch.gpus_per_node > 0 {
             add("gpus-per-node", &batch.gpus_per_node.to_string());
         }
-        if let Some(minutes) = batch.time_limit {
-            add("time", &minutes.to_string());
+        let unlimited = batch.extra.iter().any(|entry| entry.name == "time" && entry.value == "unlimited");
+        match batch.time_limit {
+            Some(minutes) => add("time", &minutes.to_string()),
+            None if unlimited => add("time", "UNLIMITED"),
+            None => {}
         }
         if batch.exclusive {
             arguments.push("--exclusive".to_owned());

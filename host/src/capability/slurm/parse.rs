@@ -225,6 +225,13 @@ pub(super) fn same(one: &Job, other: &Job) -> bool {
         && std::mem::discriminant(&one.state) == std::mem::discriminant(&other.state)
 }
 
+/// Whole seconds of the line `KillWait = 30 sec`.
+pub(super) fn kill_wait(config: &str) -> Option<String> {
+    let value = config.lines().find_map(|line| line.trim().strip_prefix("KillWait")?.trim_start().strip_prefix('='))?;
+    let seconds = value.split_whitespace().next()?;
+    seconds.parse::<u32>().ok().map(|seconds| seconds.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -319,5 +326,12 @@ mod tests {
             prop_assert!(matches!(jobs[0].state, JobState::Running));
             prop_assert_eq!(&jobs[0].id, "12");
         }
+    }
+
+    #[test]
+    fn the_time_before_processes_are_ended_is_read_from_the_configuration() {
+        let config = "JobRequeue               = 1\nKillOnBadExit            = 0\nKillWait                 = 30 sec\n";
+        assert_eq!(kill_wait(config).as_deref(), Some("30"));
+        assert_eq!(kill_wait("KillWait = (null)"), None);
     }
 }

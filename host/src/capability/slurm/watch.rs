@@ -204,9 +204,18 @@ fn take(queue: &Shared, ids: &[String], answer: Result<Found, ApiError>) -> bool
             }
             for id in &found.missing {
                 let since = known.jobs.get_mut(id).map(|tracked| *tracked.missing_since.get_or_insert(now));
-                if since.is_some_and(|since| now.duration_since(since) >= queue.pace.grace) {
-                    let reason = "it has left the queue, and the accounting does not know it";
-                    changed |= known.update(ask::out_of_sight(id, reason));
+                let Some(since) = since else { continue };
+                let over = now.duration_since(since) >= queue.pace.grace;
+                let reason = match over {
+                    true => "it has left the queue, and the accounting does not know it".to_owned(),
+                    false => format!(
+                        "it is not in the queue, and no accounting knows it yet; that is waited for, {} s at most",
+                        queue.pace.grace.as_secs()
+                    ),
+                };
+                changed |= known.update(Job { ended: over, ..ask::out_of_sight(id, reason) });
+                if let Some(tracked) = known.jobs.get_mut(id) {
+                    tracked.missing_since = Some(since);
                 }
             }
         }
@@ -346,8 +355,12 @@ mod tests {
     async fn a_job_without_a_trace_is_lost_sight_of_after_its_grace_and_not_before() {
         let pretended = Pretended::new();
         let queue = queue(Duration::from_millis(200), NEVER);
-        let changed = queue.next_change(pretended.client(), &[seen("7", 0)], LONG).await;
-        assert!(matches!(changed[0].state, JobState::LostSight), "{changed:?}");
+        let first = queue.next_change(pretended.client(), &[seen("7", 0)], LONG).await;
+        assert!(matches!(first[0].state, JobState::LostSight) && !first[0].ended, "{first:?}");
+        assert!(first[0].reason.contains("waited for"), "whoever waits knows for what: {first:?}");
+        assert!(!queue.has_ended("7"));
+        let changed = queue.next_change(pretended.client(), &[seen("7", 1)], LONG).await;
+        assert!(matches!(changed[0].state, JobState::LostSight) && changed[0].ended, "{changed:?}");
         assert!(pretended.calls("squeue").len() > 1, "it was asked for again within the grace");
     }
 
@@ -355,10 +368,12 @@ mod tests {
     async fn the_accounting_may_come_late() {
         let pretended = Pretended::new();
         let queue = queue(NEVER, NEVER);
-        let none = queue.next_change(pretended.client(), &[seen("7", 0)], Duration::from_millis(100)).await;
-        assert!(none.is_empty());
+        let waiting = queue.next_change(pretended.client(), &[seen("7", 0)], LONG).await;
+        assert!(!waiting[0].ended, "{waiting:?}");
+        let none = queue.next_change(pretended.client(), &[seen("7", 1)], Duration::from_millis(100)).await;
+        assert!(none.is_empty(), "that is told once: {none:?}");
         pretended.program("sacct", "printf '7\\x1fFAILED\\x1f5:0\\x1fn1\\x1fUnknown\\x1fUnknown\\n'");
-        let changed = queue.next_change(pretended.client(), &[seen("7", 0)], LONG).await;
+        let changed = queue.next_change(pretended.client(), &[seen("7", 1)], LONG).await;
         assert!(matches!(changed[0].state, JobState::Failed));
         assert_eq!(changed[0].exit_code, Some(5));
     }

@@ -174,6 +174,8 @@ host_functions! {
         ask tag_image(reference: String, new_reference: String) -> ();
         ask push_image(reference: String, login: Option<String>) -> String;
         ask registry_digest(reference: String, login: Option<String>) -> String;
+        ask save_image(reference: String, path: String) -> ImageInfo;
+        ask load_image(path: String, id: String) -> ImageInfo;
         ask create_container(spec: ContainerSpec) -> String;
         ask start_container(id: String) -> ();
         ask inspect_container(id: String) -> ContainerInfo;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::prepare::Ready;
 use super::{JobReport, Outcome, Shared, Work};
 use crate::capability::process::supervise::OUTPUT_FILE;
+use crate::pipeline::collected;
 use crate::pipeline::event::{Event, Gravity};
 use crate::pipeline::execute::{self, Begin, Executed, Order};
 use crate::pipeline::image::Image;
@@ -69,7 +70,7 @@ impl Shared {
             log: &log,
             events: &place.events,
             stop: place.stop.clone(),
-            keeper: &keeper,
+            keeper: Some(&keeper),
             secrets: place.context.secrets.values().into_iter().map(str::to_owned).collect(),
         };
         let executed = execute::execute(&place.session(), order, begin).await.unwrap_or_else(|error| Executed {
@@ -107,9 +108,15 @@ impl Shared {
         })
     }
 
-    async fn judge(&self, record: &JobRecord, log: &Path, executed: Executed) -> Execution {
+    async fn judge(&self, record: &JobRecord, log: &Path, mut executed: Executed) -> Execution {
         let place = &self.place;
         let (id, work) = (record.id.as_str(), &record.work);
+        if let Some(collection) = &mut executed.collection {
+            let directory = place.directory.path().join("jobs").join(id);
+            for problem in collected::keep_own(collection, &directory, &record.collect, &self.options.output) {
+                place.events.say(Gravity::Warning, id, problem);
+            }
+        }
         let refused = executed.error.as_ref().is_some_and(PluginError::is_denied);
         let evidence = record::Gathering {
             id,
@@ -133,20 +140,26 @@ impl Shared {
             let workspace = job::workspace(&directory);
             let _ = tokio::fs::remove_dir_all(&workspace).await;
         }
+        // The nodes' copy of this program.
+        let _ = tokio::fs::remove_dir_all(directory.join("bin")).await;
         Execution::Judged(Box::new(judged), refused)
     }
 
     /// Writes a job's rows, its views, and its part of the run's directory; says what to do where it failed.
     pub(super) async fn finish(&self, id: String, work: Work, image: String, judged: Judged, refused: bool) -> Outcome {
         let place = &self.place;
+        let mut refused = refused;
+        let mut reported = true;
         if !self.options.dry_run {
             // Its verdict first: whoever finds it does not record the job again, whatever happens from here on.
             self.record(&id, &work, &judged, refused, false);
             if !judged.rows.is_empty() && place.config.get("skip_perf_collection") != Some(&Value::Bool(true)) {
-                self.report(&judged.rows).await;
+                let errors = self.report(&id, &judged.rows).await;
+                reported = errors.is_empty();
+                refused |= errors.iter().any(PluginError::is_denied);
             }
             self.views(&id, &work, &judged);
-            self.record(&id, &work, &judged, refused, true);
+            self.record(&id, &work, &judged, refused, reported);
         }
         place.events.emit(&Event::JobEnded {
             job: id.clone(),
@@ -158,11 +171,12 @@ impl Shared {
         if let Some(hint) = &judged.hint {
             place.events.say(Gravity::Info, &id, format!("hint: {hint}"));
         }
-        Outcome::Report(Box::new(JobReport { id, model: work.card.name, image, judged, refused, unplannable: false }))
+        let model = work.card.name;
+        Outcome::Report(Box::new(JobReport { id, model, image, judged, refused, unplannable: false, reported }))
     }
 
-    /// Every reporter that answers to `run` gets the rows.
-    async fn report(&self, rows: &[Row]) {
+    /// Every reporter that answers to `run` gets the rows. Answers what went wrong, which is said.
+    async fn report(&self, id: &str, rows: &[Row]) -> Vec<PluginError> {
         let place = &self.place;
         let entry = |name: &str, value: String| maddock_bindings::api::types::Entry { name: name.to_owned(), value };
         let request = crate::plugin::report::ReportRequest {
@@ -180,16 +194,19 @@ impl Shared {
             .catalog()
             .of_kind(Kind::Reporter)
             .filter(|entry| entry.manifest.provides.iter().any(|name| name == "run"));
+        let mut errors = Vec::new();
         for entry in plugins {
             let written = match place.plugins.load(entry) {
                 Ok(plugin) => plugin.report(&place.session(), &request).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = written {
-                let rows = place.directory.path().join("run.json");
-                place.events.say(Gravity::Error, "", format!("{error}; the rows are in `{}`", rows.display()));
+                let rows = place.directory.path().join("jobs").join(id).join(JOB_FILE);
+                place.events.say(Gravity::Error, id, format!("{error}; its rows are in `{}`", rows.display()));
+                errors.push(error);
             }
         }
+        errors
     }
 
     fn views(&self, id: &str, work: &Work, judged: &Judged) {

@@ -222,6 +222,8 @@ pub struct JobReport {
     pub refused: bool,
     /// Its target says that it can never run as it is.
     pub unplannable: bool,
+    /// Whether its rows went to every reporter.
+    pub reported: bool,
 }
 
 /// A target that was chosen, and how it describes itself.
@@ -248,6 +250,20 @@ impl Chosen {
     pub fn has(&self, feature: &str) -> bool {
         self.info.features.iter().any(|own| own == feature)
     }
+
+    /// Whether it runs images under a configuration: some do so unless a key has a certain value.
+    #[must_use]
+    pub fn runs_images(&self, config: &Value) -> bool {
+        let unless = self.info.features.iter().filter_map(|own| own.strip_prefix("images-unless="));
+        self.has("images")
+            && !unless.filter_map(|text| text.split_once(':')).any(|(key, value)| says(config, key, value))
+    }
+}
+
+/// Whether a configuration has a value, written as JSON, at a key whose parts are separated by dots.
+fn says(config: &Value, key: &str, value: &str) -> bool {
+    let found = key.split('.').try_fold(config, |section, part| section.get(part));
+    serde_json::from_str::<Value>(value).is_ok_and(|value| found == Some(&value))
 }
 
 /// The accelerators of this machine: the first vendor's that has any. A plugin that fails is told about, and is as good as
@@ -587,7 +603,7 @@ impl Shared {
                         .hint(hint);
                 if self.options.dry_run && matches!(error, SetupError::Config(_)) {
                     let model = work.card.name.clone();
-                    let report = JobReport { id, model, image, judged, refused, unplannable: true };
+                    let report = JobReport { id, model, image, judged, refused, unplannable: true, reported: true };
                     return Outcome::Report(Box::new(report));
                 }
                 return self.finish(id, work, image, judged, refused).await;
@@ -599,7 +615,15 @@ impl Shared {
                 Err(error) => {
                     let refused = error.is_denied();
                     let judged = Judged::setup_failure(&id, &facts, "", error.to_string()).hint(error.hint());
-                    Outcome::Report(Box::new(JobReport { id, model, image, judged, refused, unplannable: true }))
+                    Outcome::Report(Box::new(JobReport {
+                        id,
+                        model,
+                        image,
+                        judged,
+                        refused,
+                        unplannable: true,
+                        reported: true,
+                    }))
                 }
             };
         }
@@ -618,5 +642,24 @@ fn name_of(number: usize, work: &Work) -> JobName {
         id: crate::results::run_directory::job_id(number, &work.card.name),
         model: work.card.name.clone(),
         image: work.image.as_ref().map(|image| image.reference().to_owned()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_configuration_says_a_value_at_a_key_or_does_not() {
+        let config = json!({"toy": {"container": false, "word": "x"}});
+        assert!(says(&config, "toy.container", "false"));
+        assert!(says(&config, "toy.word", "\"x\""));
+        for (key, value) in
+            [("toy.container", "true"), ("toy.none", "false"), ("container", "false"), ("toy.word", "x")]
+        {
+            assert!(!says(&config, key, value), "{key} {value}");
+        }
     }
 }

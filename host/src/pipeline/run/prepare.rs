@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use maddock_bindings::api::types::Entry;
 use serde_json::Value;
 
 use super::{DEFAULT_TIME_LIMIT, Place, Shared, TimeLimit, Work};
@@ -12,6 +13,7 @@ use crate::pipeline::devices::Lease;
 use crate::pipeline::event::Gravity;
 use crate::pipeline::job::{self, Additions, Ingredients};
 use crate::pipeline::record::{self};
+use crate::pipeline::share;
 use crate::pipeline::stage::{self, StageError};
 use crate::plugin::accelerators::Inventory;
 use crate::plugin::jobs::{Hook, Job, JobOptions};
@@ -158,7 +160,8 @@ impl Shared {
         if place.manner.detached {
             options |= JobOptions::DETACH;
         }
-        let job = job::assemble(Ingredients {
+        let (time_limit, limited_by) = self.time_limit(card)?;
+        let mut job = job::assemble(Ingredients {
             run_id: place.directory.id().as_str(),
             id,
             card,
@@ -177,12 +180,34 @@ impl Shared {
             additions,
             tree: &place.context.roots.tree,
             directory: &directory,
-            time_limit: self.time_limit(card)?,
+            time_limit,
             profile: &self.options.profile,
             options,
             elsewhere: elsewhere || job::deploys_itself(&arrangement),
         });
+        if let Some(place) = job::nul(&job) {
+            return Err(SetupError::Other(format!("{place} has a NUL character, which no program can be given")));
+        }
+        let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
+        job.extra.extend([entry("presets", place.presets.to_string()), entry("time-limit-of", limited_by.to_owned())]);
+        if self.target.has("shares") && job.image.is_some() && !job::deploys_itself(&arrangement) {
+            self.share(&mut job, directory)?;
+        }
         Ok(Ready { job, lease, secrets: secret_names })
+    }
+
+    /// What a target needs that starts this program on each node.
+    fn share(&self, job: &mut Job, directory: PathBuf) -> Result<(), SetupError> {
+        let program = share::program(&directory, self.options.dry_run)?;
+        let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
+        let context = &self.place.context;
+        let text = share::text_of(job, &context.roots.output, context.policy.given());
+        job.extra.extend([
+            entry("share", text),
+            entry("program", program.path.display().to_string()),
+            entry("program-linkage", program.linkage.word().to_owned()),
+        ]);
+        Ok(())
     }
 
     /// Nodes and accelerators on each, for a target that gets both from elsewhere: as the configuration and the card say.
@@ -308,19 +333,20 @@ impl Shared {
         Ok(split.words)
     }
 
-    fn time_limit(&self, card: &Card) -> Result<Option<u64>, SetupError> {
+    /// The limit, and who says it: the command line, the card, or nobody.
+    fn time_limit(&self, card: &Card) -> Result<(Option<u64>, &'static str), SetupError> {
         match self.options.time_limit {
-            TimeLimit::Seconds(seconds) => Ok(Some(seconds)),
-            TimeLimit::Unlimited => Ok(None),
+            TimeLimit::Seconds(seconds) => Ok((Some(seconds), "option")),
+            TimeLimit::Unlimited => Ok((None, "option")),
             TimeLimit::Default => match card.model.get("timeout") {
-                None | Some(Value::Null) => Ok(Some(DEFAULT_TIME_LIMIT)),
+                None | Some(Value::Null) => Ok((Some(DEFAULT_TIME_LIMIT), "default")),
                 Some(value) => {
                     let seconds = value.as_f64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
                     match seconds {
                         Some(seconds) if seconds > 0.0 && seconds.is_finite() => {
-                            Ok(Some(Duration::from_secs_f64(seconds.min(1e9)).as_secs().max(1)))
+                            Ok((Some(Duration::from_secs_f64(seconds.min(1e9)).as_secs().max(1)), "card"))
                         }
-                        Some(_) => Ok(Some(DEFAULT_TIME_LIMIT)),
+                        Some(_) => Ok((Some(DEFAULT_TIME_LIMIT), "default")),
                         None => Err(SetupError::Other(format!(
                             "`timeout` of {} is {value}, not a number of seconds",
                             card.name

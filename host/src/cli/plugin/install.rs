@@ -1,0 +1,315 @@
+//! `maddock plugin install|update`: reads everything, judges everything, and only then writes. Grants nothing, unless
+//! `--grant` asks for it.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::Consent;
+use super::{failed, project, store};
+use crate::capability::events::printable;
+use crate::cli::args::{Common, Format};
+use crate::cli::exit::Exit;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::setup::Setup;
+use crate::cli::style;
+use crate::plugin::catalog::{Catalog, Entry};
+use crate::plugin::manifest::Request;
+use crate::plugin::package::bundle::{self, Bundle};
+use crate::plugin::package::grants;
+use crate::plugin::package::lock::{self, Lock, Pin};
+use crate::plugin::package::registry::{self, Place};
+use crate::plugin::package::signature::{self, Signed};
+use crate::plugin::package::source::{self, Candidate};
+use crate::plugin::package::store::{Arrival, Installed, is_meant};
+
+/// Installs.
+///
+/// # Errors
+/// A source that cannot be read, is no plugin, or is not signed as asked: exit 1; wider requests without consent: exit 5.
+pub async fn install(sources: &[String], consent: &Consent, common: &Common) -> Outcome {
+    let mut candidates = Vec::new();
+    for source in sources {
+        candidates.extend(read(source, consent).await?);
+    }
+    take_in(candidates, consent, common)
+}
+
+/// Gets what is installed again from where it came from.
+///
+/// # Errors
+/// As [`install`].
+pub async fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
+    let (store, _) = store()?;
+    let plugins = store.read().map_err(|error| failed(&error))?;
+    let mut sources: Vec<String> = Vec::new();
+    for plugin in plugins.iter().filter(|plugin| names.is_empty() || names.iter().any(|name| is_meant(plugin, name))) {
+        let source = match Place::parse(&plugin.source) {
+            Ok(place) => place.newer().to_string(),
+            Err(_) => plugin.source.clone(),
+        };
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
+    if let Some(name) = names.iter().find(|name| !plugins.iter().any(|plugin| is_meant(plugin, name))) {
+        return Err(Failure::new(Exit::Failure, format!("no plugin `{name}` is installed"))
+            .hint("`maddock plugin list` shows the plugins that there are"));
+    }
+    let mut candidates = Vec::new();
+    for source in &sources {
+        let found = read(source, consent).await?;
+        candidates.extend(found.into_iter().filter(|candidate| {
+            let digest = crate::plugin::package::digest_of(&candidate.bytes);
+            !plugins.iter().any(|plugin| plugin.digest == digest)
+        }));
+    }
+    if candidates.is_empty() {
+        println!("nothing new");
+        return Ok(Exit::Success);
+    }
+    take_in(candidates, consent, common)
+}
+
+async fn read(source: &str, consent: &Consent) -> Result<Vec<Candidate>, Failure> {
+    if source.starts_with(registry::SCHEME) {
+        let place = Place::parse(source).map_err(|error| failed(&error))?;
+        let candidate = registry::pull(&place, consent.plain_http).await.map_err(|error| failed(&error))?;
+        return Ok(vec![candidate]);
+    }
+    let path = Path::new(source);
+    let found = if path.is_dir() {
+        source::of_directory(path)
+    } else if path.is_file() && bundle::is_tar(path).map_err(|error| failed(&error))? {
+        Bundle::read(path).map(|bundle| told(&bundle, path))
+    } else {
+        source::of_file(path).map(|candidate| vec![candidate])
+    };
+    found.map_err(|error| failed(&error))
+}
+
+/// The plugins of a bundle. What else is in it is told, and used by nobody but the person who reads it.
+fn told(bundle: &Bundle, path: &Path) -> Vec<Candidate> {
+    let others: Vec<&str> =
+        bundle.files.keys().map(String::as_str).filter(|path| !path.starts_with("plugins/")).collect();
+    if !others.is_empty() {
+        eprintln!(
+            "the bundle also has {}; look at them and take them over yourself: tar -xf {}",
+            others.join(", "),
+            path.display()
+        );
+    }
+    bundle.candidates(&path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string())
+}
+
+fn take_in(candidates: Vec<Candidate>, consent: &Consent, common: &Common) -> Outcome {
+    let setup = Setup::bare()?;
+    let (store, environment) = store()?;
+    let plugins = store.read().map_err(|error| failed(&error))?;
+    let keys = signature::trusted(&environment).map_err(|error| failed(&error))?;
+    let time = jiff::Timestamp::now().to_string();
+    let mut arrivals: Vec<(Arrival, Signed)> = Vec::new();
+    for candidate in candidates {
+        let (arrival, signed) = candidate.arrive(&keys, &time).map_err(|error| failed(&error))?;
+        check(&setup, &arrival, &signed, &arrivals, consent)?;
+        arrivals.push((arrival, signed));
+    }
+    let wider: Vec<Wider<'_>> = arrivals.iter().filter_map(|(arrival, _)| wider(&plugins, arrival)).collect();
+    agree(&wider, consent)?;
+    let writes: Vec<Arrival> = arrivals.iter().map(|(arrival, _)| arrival.clone()).collect();
+    let project = project()?;
+    let mut lock = Lock::read(&project).map_err(|error| failed(&error))?;
+    store.add(&writes).map_err(|error| failed(&error))?;
+    if consent.lock {
+        let lock = lock.get_or_insert_default();
+        arrivals.iter().for_each(|(arrival, _)| lock.put(Pin::of(&arrival.installed)));
+        lock.write(&project).map_err(|error| failed(&error))?;
+    }
+    say(&arrivals, lock.as_ref(), consent, common.format, &environment)
+}
+
+/// The version that counted so far.
+fn before<'a>(plugins: &'a [Installed], arrival: &Installed) -> Option<&'a Installed> {
+    plugins.iter().rev().find(|plugin| plugin.manifest.name == arrival.manifest.name)
+}
+
+/// What a new version has more than the one before.
+struct Wider<'a> {
+    arrival: &'a Arrival,
+    requests: Vec<Request>,
+    /// Who signed the one before, where that is somebody else now, or nobody.
+    signer: Option<&'a str>,
+}
+
+fn wider<'a>(plugins: &'a [Installed], arrival: &'a Arrival) -> Option<Wider<'a>> {
+    let after = &arrival.installed;
+    let before = before(plugins, after)?;
+    let requests = grants::widened(&before.manifest, &after.manifest);
+    let changed = before.digest != after.digest && before.signer != after.signer;
+    let signer = before.signer.as_deref().filter(|_| changed);
+    (!requests.is_empty() || signer.is_some()).then_some(Wider { arrival, requests, signer })
+}
+
+/// It fits this host, is signed as asked for, and is compiled now rather than in the middle of a run.
+fn check(
+    setup: &Setup,
+    arrival: &Arrival,
+    signed: &Signed,
+    others: &[(Arrival, Signed)],
+    consent: &Consent,
+) -> Result<(), Failure> {
+    let name = &arrival.installed.manifest.name;
+    if others.iter().any(|(other, _)| other.installed.manifest.name == *name) {
+        return Err(Failure::new(Exit::Failure, format!("two of these are called `{name}`")));
+    }
+    if consent.require_signature && signed.signer().is_none() {
+        return Err(Failure::new(
+            Exit::Failure,
+            format!("`{name}` is not signed by a trusted key: {}", signed.words()),
+        )
+        .hint("`maddock plugin trust KEY` trusts a key; its owner tells you the key on another way than the plugin"));
+    }
+    let entry = Entry::of_bytes(Path::new(&arrival.installed.source), arrival.bytes.clone());
+    entry
+        .and_then(|entry| setup.plugins.engine().load(&entry))
+        .map(|_| ())
+        .map_err(|error| Failure::of_plugin(Exit::Failure, &error))
+}
+
+/// Wider requests and another signer need somebody's consent. Nothing is asked where nobody sits at a terminal.
+fn agree(wider: &[Wider<'_>], consent: &Consent) -> Result<(), Failure> {
+    if wider.is_empty() {
+        return Ok(());
+    }
+    for Wider { arrival, requests, signer } in wider {
+        let manifest = &arrival.installed.manifest;
+        let title = format!("{} {}", manifest.name, printable(&manifest.version));
+        if let Some(signer) = signer {
+            eprintln!(
+                "{title} is signed by {},",
+                arrival.installed.signer.as_deref().unwrap_or("nobody who is trusted")
+            );
+            eprintln!("  and the installed version by {signer}");
+        }
+        if !requests.is_empty() {
+            eprintln!("{title} asks for more than the installed version:");
+        }
+        for request in requests {
+            eprintln!("  {}", printable(&request.calls.join(", ")));
+            for (name, values) in &request.scope {
+                eprintln!("      {}: {}", printable(name), printable(&values.join(", ")));
+            }
+            because(&request.reason).iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+    if consent.accept_requests {
+        return Ok(());
+    }
+    let refused = Failure::new(Exit::Refused, "this was not agreed to, and nothing was installed")
+        .hint("agree by `--accept-requests`; policy still decides what is allowed");
+    if !std::io::stdin().is_terminal() {
+        return Err(refused);
+    }
+    eprintln!("Install it all the same? [y/N]");
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+    if matches!(line.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(refused) }
+}
+
+fn say(
+    arrivals: &[(Arrival, Signed)],
+    lock: Option<&Lock>,
+    consent: &Consent,
+    format: Format,
+    environment: &crate::plugin::Environment,
+) -> Outcome {
+    let mut written = None;
+    if consent.grant {
+        for (arrival, _) in arrivals {
+            let manifest = &arrival.installed.manifest;
+            let path =
+                grants::write(environment, manifest, &arrival.installed.digest).map_err(|error| failed(&error))?;
+            written = path.or(written);
+        }
+    }
+    if format == Format::Json {
+        let list: serde_json::Value = arrivals
+            .iter()
+            .map(|(arrival, signed)| {
+                let installed = &arrival.installed;
+                json!({
+                    "name": installed.manifest.name,
+                    "version": installed.manifest.version,
+                    "digest": installed.digest,
+                    "source": installed.source,
+                    "signer": signed.signer(),
+                    "policy": grants::lines(&installed.manifest, &installed.digest),
+                })
+            })
+            .collect();
+        println!("{list:#}");
+        return Ok(Exit::Success);
+    }
+    let palette = style::Palette::of_stdout();
+    for (arrival, signed) in arrivals {
+        let installed = &arrival.installed;
+        let manifest = &installed.manifest;
+        println!(
+            "{} {} {} ({})",
+            palette.good("installed:"),
+            manifest.name,
+            printable(&manifest.version),
+            manifest.kind.word()
+        );
+        println!("  digest  {}", installed.digest);
+        println!("  signed  {}", printable(&signed.words()));
+        if installed.source.starts_with(registry::SCHEME) {
+            println!("  from    {}", printable(&installed.source));
+        }
+        let name = &manifest.name;
+        if Catalog::is_built_in(name) {
+            println!("  It bears the name of a built-in plugin and is not used until a project's lock");
+            println!("  file says so: maddock plugin lock {name} --override {name}={name}");
+        }
+        if let Some(pin) = lock.and_then(|lock| lock.pin(name)).filter(|pin| pin.digest != installed.digest) {
+            println!("  {} here pins {name} {}, which stays in use until", lock::NAME, printable(&pin.version));
+            println!("  maddock plugin lock {name}");
+        }
+    }
+    if consent.grant {
+        match written {
+            Some(path) => println!("granted what they ask for, in {}", path.display()),
+            None => println!("nothing was to be granted"),
+        }
+        return Ok(Exit::Success);
+    }
+    let lines: String = arrivals
+        .iter()
+        .map(|(arrival, _)| grants::lines(&arrival.installed.manifest, &arrival.installed.digest))
+        .collect();
+    if !lines.is_empty() {
+        let place =
+            grants::user_policy(environment).map_or("a policy file".to_owned(), |path| path.display().to_string());
+        println!("\nInstalling grants nothing. What is asked for would be allowed by these lines,");
+        println!("which `--grant` writes into {place}:");
+        println!("\n{}", printable_lines(lines.trim_end()));
+        let mut signers: Vec<&str> = arrivals.iter().filter_map(|(_, signed)| signed.signer()).collect();
+        signers.dedup();
+        for signer in signers {
+            println!("\nIn the place of `digest` this grants it to every version that the key signs:");
+            println!("signer = \"{signer}\"");
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// A plugin's reason, in lines for a terminal.
+pub fn because(reason: &str) -> Vec<String> {
+    let lines = grants::folded(&format!("because: {}", printable(reason)), 72);
+    lines.into_iter().map(|line| format!("      {line}")).collect()
+}
+
+fn printable_lines(text: &str) -> String {
+    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+}
