@@ -16,7 +16,7 @@ use crate::results::run_directory::RunDirectory;
 const LARGE: u64 = 1 << 20;
 
 fn begin(recorder: &Arc<Recorder>) -> Tape {
-    let identity = Identity { name: "p".to_owned(), digest: "sha256:0".to_owned(), built_in: true };
+    let identity = Identity { name: "p".to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
     let take = recorder.begin(&identity, "target.status", Some("0-m"), |told| told.push("handle"));
     take.map_or(Tape::Off, Tape::Records)
 }
