@@ -63,6 +63,18 @@ fn the_help_of_collect() {
 }
 
 #[test]
+fn the_help_of_replay() {
+    insta::assert_snapshot!(help(&["replay"]));
+}
+
+#[test]
+fn the_help_of_trace() {
+    insta::assert_snapshot!(help(&["trace"]));
+    insta::assert_snapshot!("the_help_of_trace_show", help(&["trace", "show"]));
+    insta::assert_snapshot!("the_help_of_trace_stats", help(&["trace", "stats"]));
+}
+
+#[test]
 fn the_help_of_report() {
     insta::assert_snapshot!(help(&["report"]));
     insta::assert_snapshot!("the_help_of_report_to_html", help(&["report", "to-html"]));

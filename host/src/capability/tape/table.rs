@@ -266,6 +266,22 @@ mod tests {
     use std::path::Path;
 
     #[test]
+    fn the_flags_of_a_job_have_their_names_in_the_record() {
+        use maddock_bindings::target::exports::maddock::plugin::target::JobOptions;
+        let mut resolve = wit_parser::Resolve::default();
+        let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
+        let target = resolve.packages[package].interfaces["target"];
+        let wit_parser::TypeDefKind::Flags(flags) =
+            &resolve.types[resolve.interfaces[target].types["job-options"]].kind
+        else {
+            panic!("no flags")
+        };
+        let names: Vec<&String> = flags.flags.iter().map(|flag| &flag.name).collect();
+        let all: JobOptions = serde_json::from_value(serde_json::json!(names)).unwrap();
+        assert_eq!(serde_json::to_value(all).unwrap(), serde_json::json!(names));
+    }
+
+    #[test]
     fn the_table_has_every_function_of_every_capability() {
         let mut resolve = wit_parser::Resolve::default();
         let (package, _) = resolve.push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit")).unwrap();
