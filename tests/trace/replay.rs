@@ -41,7 +41,7 @@ fn a_container_run_replays_without_an_engine() {
 fn a_batch_run_replays_without_a_scheduler() {
     let Some(_) = needed("SLURM_CONF") else { return };
     let ground = Ground::plain();
-    ground.run("slurm", &[]).exits(0);
+    ground.run("slurm", &["-c", &json!({"slurm": {"container": false}}).to_string()]).exits(0);
     assert!(ground.recording().contains("slurm.submit"));
     same(&ground);
 }

@@ -124,9 +124,11 @@ impl Invocation {
         let redactor = Redactor::new(secrets.values());
         let id = directory.id().as_str().to_owned();
         let trace = Trace::to_file(&directory.path().join("trace.jsonl"), &id).map_err(|error| cannot(&error))?;
-        let recorder = recording_limit(&setup.environment)?
-            // Without a recording a run runs all the same.
-            .and_then(|limit| tape::Recorder::open(directory.path(), &id, redactor.clone(), limit).ok());
+        // Whoever only looks changes nothing that a replay would miss, and may not know the secrets of the jobs it looks at.
+        let limit = recording_limit(&setup.environment)?.filter(|_| attendance.is_some());
+        // Without a recording a run runs all the same.
+        let recorder =
+            limit.and_then(|limit| tape::Recorder::open(directory.path(), &id, redactor.clone(), limit).ok());
         let trace = trace.recording(recorder);
         let context = setup.context_in(id, directory.path(), trace, secrets)?;
         let terminal = Arc::new(Terminal::new(talk.live_output, talk.verbose));

@@ -50,7 +50,7 @@ impl Wanted {
     fn new(plugin: Option<&str>, call: Option<&str>, denied: bool) -> Result<Self, Failure> {
         let call = call.map(Pattern::new).transpose().map_err(|error| {
             Failure::new(Exit::Arguments, format!("`--call` is no pattern: {error}"))
-                .hint("such as `docker.create-container` or `docker.*`")
+                .hint("such as `files.read` or `files.*`")
         })?;
         Ok(Self { plugin: plugin.map(str::to_owned), call, denied })
     }
