@@ -41,7 +41,7 @@ pub enum DiscoverError {
     #[error(transparent)]
     Plugin(#[from] PluginError),
     /// A plugin told something that is no model card.
-    #[error("plugin `{plugin}` described the model `{model}` by something that is no JSON object: {message}")]
+    #[error("plugin `{plugin}` described the model `{model}` in a way that no card can be: {message}")]
     Nonsense {
         /// The plugin.
         plugin: String,

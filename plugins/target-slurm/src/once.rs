@@ -18,8 +18,8 @@ use crate::section::Section;
 const ROLE: &str = "batch";
 /// The variable by which such scripts know their image.
 const IMAGE: &str = "DOCKER_IMAGE_NAME";
-/// The name under which the results are brought back.
-pub const RESULTS: &str = "perf.csv";
+/// The name under which the results are brought back: `perf.csv` in the working directory has the rows of all runs.
+pub const RESULTS: &str = "slurm_multi.csv";
 
 /// Whether a job is one of these.
 #[must_use]
@@ -197,7 +197,7 @@ const END: &str = r#"  # The rows, from the first place that has some; files tha
   for file in ${results:+"$results"/perf*.csv} "$shared/$id/perf.csv" "$shared/model_blog_logs/$id/perf.csv" \
     slurm_output/perf_csv/*"$id"*.csv perf.csv; do
     [ -f "$file" ] && ! [ "$node/started" -nt "$file" ] || continue
-    mkdir -p -- "$node/files" && cp -f -- "$file" "$node/files/perf.csv" && printf '%s\n' "$file" | leave results
+    mkdir -p -- "$node/files" && cp -f -- "$file" "$node/files/slurm_multi.csv" && printf '%s\n' "$file" | leave results
     break
   done
   cd /

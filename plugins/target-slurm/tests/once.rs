@@ -158,7 +158,7 @@ fn rows_come_from_the_first_place_that_has_new_ones() {
         };
         let output = place.run(&place.job(&section), model);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert_eq!(place.read("nodes/0/files/perf.csv"), expected, "{name}");
+        assert_eq!(place.read("nodes/0/files/slurm_multi.csv"), expected, "{name}");
         assert_eq!(place.read("nodes/0/results").is_empty(), expected.is_empty(), "{name}");
     }
     let place = Place::new("stale");
