@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,10 @@ use crate::plugin::Environment;
 
 /// The code of a node that cannot even say in its own directory what is wrong.
 const CANNOT: u8 = 125;
+/// How often a directory that is still being added to is removed: for 5 s, well within what schedulers leave after asking to end.
+const REMOVALS: u32 = 100;
+/// The time between two of them.
+const BETWEEN: Duration = Duration::from_millis(50);
 
 /// Does the share and answers its code.
 pub fn main(arguments: &Arguments) -> ExitCode {
@@ -33,6 +38,21 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         Err(failure) => {
             failure.print();
             ExitCode::from(CANNOT)
+        }
+    }
+}
+
+/// Removes the directory of the work. A copy that was on its way when the job was ended may add to it for a moment.
+async fn remove(directory: &Path) -> std::io::Result<()> {
+    let mut tries = 0;
+    loop {
+        match tokio::fs::remove_dir_all(directory).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && tries < REMOVALS => {
+                tries += 1;
+                tokio::time::sleep(BETWEEN).await;
+            }
+            other => return other,
         }
     }
 }
@@ -60,7 +80,7 @@ async fn attend(arguments: &Arguments) -> Result<u8, Failure> {
         Err(error) => cannot(format!("no directory for the work can be made on this node: {error}")),
         Ok(scratch) => {
             let outcome = at_work(share, &environment, rank, desk.clone(), scratch.path(), stop).await;
-            if let Err(error) = scratch.close() {
+            if let Err(error) = remove(&scratch.keep()).await {
                 desk.say(&format!("something is left on this node: {error}"));
             }
             outcome.unwrap_or_else(|failure| cannot(failure.message))

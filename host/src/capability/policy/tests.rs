@@ -103,7 +103,16 @@ fn no_grant_reaches_the_records_of_a_run() {
     let run = "/w/.maddock/runs/1";
     let grants = format!("[[allow]]\ndigest = \"{}\"\ncalls = [\"*\"]\n", digest());
     let policy = policy(&[(Level::Site, &grants)]);
-    let records = ["run.json", "events.jsonl", "trace.jsonl", "attendant.lock", "resume/0-m.json", "jobs/0-m/job.json"];
+    let records = [
+        "run.json",
+        "events.jsonl",
+        "trace.jsonl",
+        "trace.1.jsonl",
+        "recording.jsonl",
+        "attendant.lock",
+        "resume/0-m.json",
+        "jobs/0-m/job.json",
+    ];
     let writes = [
         ("files.write", "path"),
         ("files.make-directory", "path"),
