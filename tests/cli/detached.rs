@@ -44,7 +44,8 @@ impl Waits {
     fn kill_attendant(&self, id: &str) {
         let pid = self.status(id)["attendant"]["process"]["pid"].as_i64().unwrap();
         kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
-        until("the end of the attendant", || !alive(&pid.to_string()));
+        // Its last thread lets go of the lock, which may be after the first has ended.
+        until("the end of the attendant", || !alive(&pid.to_string()) && self.status(id)["state"] != "attended");
     }
 
     fn rows(&self) -> Vec<(String, String)> {
