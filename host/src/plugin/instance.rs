@@ -192,7 +192,7 @@ impl State {
         }
         if self.meter.spent() > self.ceilings.processor {
             let limit = self.ceilings.processor.as_secs_f64();
-            return Err(Reached::ending(format!("computed for more than {limit} s without waiting for anything")));
+            return Err(Reached::ending(format!("computed for more than {limit} s")));
         }
         Ok(())
     }

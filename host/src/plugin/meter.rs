@@ -6,17 +6,20 @@
 //!
 //! A call that computes is interrupted at every tick so that others get their turn. What the executor takes for that is the
 //! call's own doing and counts as well, or a long limit would be overstepped by a little at each of its many ticks.
+//!
+//! A call may follow a job for weeks and look after it at every second, which is no runaway although it adds up. So a call that
+//! waits is given back a part of the time that it waited.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// Time on the processor of one call.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Nanoseconds of the polls that are over.
+    /// Nanoseconds of the polls that are over, less what was given back.
     before: AtomicU64,
     /// The thread's clock where the poll that goes on began.
     since: AtomicU64,
@@ -26,6 +29,8 @@ pub(crate) struct Meter {
 
 /// The most that counts for one interruption: more than that was somebody else's turn. A twentieth of a tick.
 const TURN: u64 = 500_000;
+/// Of the time that a call waits, this part is given back: one that keeps to a twentieth of a processor may go on for ever.
+const SHARE: u32 = 20;
 
 pub(super) fn thread_clock() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -45,24 +50,39 @@ impl Meter {
         self.interrupted.store(true, Ordering::Relaxed);
     }
 
+    /// Gives back a part of the time that the call has waited. Nothing can be saved up: who has used nothing gets nothing.
+    fn give_back(&self, waited: Duration) {
+        let part = u64::try_from((waited / SHARE).as_nanos()).unwrap_or(u64::MAX);
+        // One thread at a time polls the call, and nobody else writes this.
+        let left = self.before.load(Ordering::Relaxed).saturating_sub(part);
+        self.before.store(left, Ordering::Relaxed);
+    }
+
     /// The call, with its time told to this meter.
     pub(super) async fn measure<T>(&self, call: impl Future<Output = T>) -> T {
+        self.measure_by(Instant::now, call).await
+    }
+
+    /// The same by another clock on the wall.
+    async fn measure_by<T>(&self, clock: impl Fn() -> Instant, call: impl Future<Output = T>) -> T {
         let mut call = pin!(call);
         let mut left = None;
         std::future::poll_fn(|context| {
             let (began, thread) = (thread_clock(), std::thread::current().id());
-            // Clocks of two threads cannot be compared.
-            if let Some((ended, same)) = left
-                && same == thread
-                && self.interrupted.swap(false, Ordering::Relaxed)
-            {
-                self.before.fetch_add(began.saturating_sub(ended).min(TURN), Ordering::Relaxed);
+            match left {
+                None => {}
+                Some((ended, same, _)) if self.interrupted.swap(false, Ordering::Relaxed) => {
+                    // Clocks of two threads cannot be compared.
+                    let turn = if same == thread { began.saturating_sub(ended).min(TURN) } else { 0 };
+                    self.before.fetch_add(turn, Ordering::Relaxed);
+                }
+                Some((_, _, since)) => self.give_back(clock().saturating_duration_since(since)),
             }
             self.since.store(began, Ordering::Relaxed);
             let polled = call.as_mut().poll(context);
             let ended = thread_clock();
             self.before.fetch_add(ended.saturating_sub(began), Ordering::Relaxed);
-            left = Some((ended, thread));
+            left = Some((ended, thread, clock()));
             polled
         })
         .await
@@ -71,6 +91,8 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn burn(time: Duration) {
@@ -99,6 +121,64 @@ mod tests {
         assert!(spent < Duration::from_millis(100), "200 ms were the others': {spent:?}");
     }
 
+    /// A clock on the wall that stands still but for what is waited.
+    struct Wall {
+        began: Instant,
+        passed: Cell<Duration>,
+        awaited: Cell<Duration>,
+    }
+
+    impl Wall {
+        fn new() -> Self {
+            Self { began: Instant::now(), passed: Cell::default(), awaited: Cell::default() }
+        }
+
+        async fn wait(&self, time: Duration) {
+            self.awaited.set(time);
+            tokio::task::yield_now().await;
+        }
+
+        /// A measured call by this clock, which goes on while the call waits.
+        async fn measure<T>(&self, meter: &Meter, call: impl Future<Output = T>) -> T {
+            let mut call = pin!(meter.measure_by(|| self.began + self.passed.get(), call));
+            std::future::poll_fn(|context| {
+                self.passed.set(self.passed.get() + self.awaited.take());
+                call.as_mut().poll(context)
+            })
+            .await
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_long_and_computes_little_may_go_on() {
+        let (meter, wall) = (Meter::default(), Wall::new());
+        let call = async {
+            let mut most = Duration::ZERO;
+            for _ in 0..20 {
+                burn(Duration::from_millis(10));
+                most = most.max(meter.spent());
+                wall.wait(Duration::from_secs(10)).await;
+            }
+            most
+        };
+        let most = wall.measure(&meter, call).await;
+        assert!(most >= Duration::from_millis(10), "{most:?}");
+        assert!(most < Duration::from_millis(200), "200 ms in 200 s add up: {most:?}");
+    }
+
+    #[tokio::test]
+    async fn a_wait_is_worth_a_part_of_itself_and_saves_nothing_up() {
+        let (meter, wall) = (Meter::default(), Wall::new());
+        let call = async {
+            wall.wait(Duration::from_secs(1000)).await;
+            burn(Duration::from_millis(40));
+            assert!(meter.spent() >= Duration::from_millis(40), "nothing was saved up: {:?}", meter.spent());
+            wall.wait(Duration::from_millis(200)).await;
+            assert!(meter.spent() >= Duration::from_millis(30), "no more than 10 ms come back: {:?}", meter.spent());
+        };
+        wall.measure(&meter, call).await;
+    }
+
     #[tokio::test]
     async fn what_others_compute_meanwhile_is_not_counted() {
         let meter = Meter::default();
@@ -109,7 +189,8 @@ mod tests {
             meter.spent()
         };
         let (spent, ()) = tokio::join!(meter.measure(call), async { burn(Duration::from_millis(200)) });
-        assert!(spent >= Duration::from_millis(10), "{spent:?}");
+        // It waits for its turn, which gives back what it had used up before.
+        assert!(spent >= Duration::from_millis(5), "{spent:?}");
         assert!(spent < Duration::from_millis(200), "{spent:?}");
     }
 }
