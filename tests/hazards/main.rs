@@ -71,6 +71,11 @@ impl Place {
 
     /// A run on a machine that is connected to no cluster.
     fn run(&self, words: &[&str], context: &Value) -> Output {
+        self.run_from(&[], words, context)
+    }
+
+    /// The same from a shell that has these variables.
+    fn run_from(&self, shell: &[(&str, &str)], words: &[&str], context: &Value) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_maddock"));
         command
             .args(["run", "--tags", "t", "--model-dir"])
@@ -83,6 +88,7 @@ impl Place {
             .env("PATH", "/nowhere")
             .env("MADDOCK_CACHE_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
             .env("KUBECONFIG", self.0.path().join("no-kubeconfig"))
+            .envs(shell.iter().copied())
             .stdin(Stdio::null());
         command.output().unwrap()
     }
@@ -123,6 +129,25 @@ fn a_target_is_named_by_a_plain_text_in_every_spelling() {
         let output = place.run(&["--dry-run"], &context(name));
         assert_eq!(output.status.code(), Some(0), "{name}: {}", said(&output));
         assert!(said(&output).contains(shows), "{name}: {}", said(&output));
+    }
+}
+
+#[test]
+fn no_place_of_the_shell_that_hands_a_job_in_is_taken_for_one_of_its_nodes() {
+    let shell =
+        [("RANK", "31"), ("MASTER_ADDR", "here.example"), ("ROCR_VISIBLE_DEVICES", "30"), ("NCCL_DEBUG", "TRACE")];
+    for target in ["slurm", "k8s"] {
+        let place = Place::new();
+        let mut context = context(target);
+        context["distributed"] = json!({"launcher": "torchrun", "nnodes": 2, "port": "29617"});
+        let output = place.run_from(&shell, &["--dry-run"], &context);
+        let shown = said(&output);
+        assert_eq!(output.status.code(), Some(0), "{target}: {shown}");
+        for other in ["here.example", "31'", "\"31\"", "30'", "\"30\""] {
+            assert!(!shown.contains(other), "{target}: {other}: {shown}");
+        }
+        assert!(shown.contains("29617") && !shown.contains("29500"), "{target}: a port that is a text is one: {shown}");
+        assert!(shown.contains("TRACE"), "{target}: {shown}");
     }
 }
 

@@ -14,7 +14,8 @@ use crate::plugin::accelerators::Inventory;
 use crate::plugin::jobs::{Hook, Job, JobOptions, JobPaths, NodeRole, Script as JobScript, Topology};
 use crate::plugin::{Environment, launch};
 
-/// Variables of the invoking shell that jobs get where they are set.
+/// Variables of the invoking shell that jobs get where they are set: `everywhere`, or only `here`, on this machine, where they say
+/// something of this machine or of a place within a job.
 const PASSTHROUGH: &str = include_str!("../../../presets/passthrough.json");
 /// Variables that go with one of those, where the shell does not set them itself.
 const IMPLIED: &str = include_str!("../../../presets/implied.json");
@@ -136,8 +137,7 @@ pub fn nodes(said: &Value, card: &Card, presets: &Value, sections: &[&str]) -> R
             None | Some(Value::Null) => continue,
             Some(value) => value,
         };
-        let number = value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
-        return number
+        return whole(value)
             .and_then(|number| u32::try_from(number).ok())
             .filter(|number| *number > 0)
             .ok_or_else(|| format!("`{section}.{key}` is {value}, which is no number of nodes"));
@@ -172,10 +172,9 @@ pub fn topology(card: &Card, said: &Value, presets: &Value, script: &Script, ask
     }
     let processes = section
         .get("nproc_per_node")
-        .and_then(|value| value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok())))
+        .and_then(whole)
         .and_then(|processes| u32::try_from(processes).ok())
         .filter(|processes| *processes > 0 && asked.elsewhere);
-    let port = ["port", "master_port"].into_iter().find_map(|name| section.get(name).and_then(Value::as_u64));
     let plain = |(name, value): (&String, &Value)| {
         let text = SecretReference::read(value).is_none().then(|| scalar_text(value)).flatten()?;
         Some(Entry { name: name.clone(), value: text })
@@ -186,7 +185,7 @@ pub fn topology(card: &Card, said: &Value, presets: &Value, script: &Script, ask
         processes_per_node: processes.unwrap_or(asked.devices.max(1)),
         gpus_per_node: asked.devices,
         main_address: if asked.nodes > 1 { MAIN_ADDRESS.to_owned() } else { "localhost".to_owned() },
-        main_port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or(MAIN_PORT),
+        main_port: port(said, card, presets).unwrap_or(MAIN_PORT),
         model: card.name.clone(),
         job: asked.job.to_owned(),
         config: section.to_string(),
@@ -194,6 +193,18 @@ pub fn topology(card: &Card, said: &Value, presets: &Value, script: &Script, ask
         env: given(&card.model, said, asked.elsewhere).flatten().filter_map(plain).collect(),
         extra: Vec::new(),
     }
+}
+
+/// Where nodes meet, by either name: as the configuration says, else the card, else a preset.
+fn port(said: &Value, card: &Card, presets: &Value) -> Option<u16> {
+    let sections = [said, &card.model, presets].into_iter().filter_map(|object| object.get("distributed"));
+    let named = sections.flat_map(|section| ["port", "master_port"].map(|name| section.get(name))).flatten();
+    named.filter_map(whole).find_map(|port| u16::try_from(port).ok().filter(|port| *port > 0))
+}
+
+/// A whole number, also one that is written as a text.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 /// Lays one object over another: objects in it are laid over each other, everything else replaces.
@@ -315,8 +326,14 @@ pub fn workspace(directory: &Path) -> PathBuf {
     directory.join("workspace")
 }
 
-fn passthrough() -> Vec<String> {
-    serde_json::from_str(PASSTHROUGH).unwrap_or_default()
+/// What the invoking shell gives the job, in its order.
+fn passed<'a>(ingredients: &Ingredients<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let mut known: BTreeMap<String, Vec<String>> = serde_json::from_str(PASSTHROUGH).unwrap_or_default();
+    if ingredients.elsewhere {
+        known.remove("here");
+    }
+    let environment = ingredients.environment;
+    environment.iter().filter(move |(name, _)| known.values().flatten().any(|known| known == name))
 }
 
 fn implied() -> BTreeMap<String, BTreeMap<String, String>> {
@@ -329,10 +346,7 @@ fn settled_names<'a>(ingredients: &Ingredients<'a>) -> Vec<&'a str> {
         .flatten()
         .map(|(name, _)| name.as_str())
         .collect();
-    let known = passthrough();
-    names.extend(
-        ingredients.environment.iter().map(|(name, _)| name).filter(|name| known.iter().any(|known| known == name)),
-    );
+    names.extend(passed(ingredients).map(|(name, _)| name));
     names
 }
 
@@ -349,9 +363,8 @@ fn environment(ingredients: &Ingredients<'_>) -> Vec<EnvVar> {
         add("MAD_OUTPUT_CSV", results);
     }
     add("JENKINS_BUILD_NUMBER", environment.get("BUILD_NUMBER").unwrap_or("0").to_owned());
-    let known = passthrough();
     let implied = implied();
-    for (name, value) in environment.iter().filter(|(name, _)| known.iter().any(|known| known == name)) {
+    for (name, value) in passed(ingredients) {
         for (name, value) in implied.get(name).into_iter().flatten() {
             add(name, value.clone());
         }
