@@ -74,10 +74,12 @@ async fn one(run: &Earlier, id: &str, arguments: &Logs, stop: &CancellationToken
                 Some(target) => target,
                 none => none.insert(Asked::new(run, id, arguments)?),
             };
+            // Asked first: what is written between the answer and the end would be nobody's.
+            let last = !arguments.follow || target.ended().await;
             if !target.tell().await? {
                 return Ok(false);
             }
-            if !arguments.follow || target.ended().await {
+            if last {
                 return Ok(true);
             }
             ASK_AGAIN
