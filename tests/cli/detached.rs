@@ -70,6 +70,12 @@ fn script(begun: &Path, go: &Path) -> String {
     )
 }
 
+/// Whether a program has a file of this name open.
+fn reads(program: &Started, name: &str) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", program.pid().as_raw_nonzero())).unwrap();
+    open.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|path| path.ends_with(name)))
+}
+
 fn pair(model: &str, status: &str) -> (String, String) {
     (model.to_owned(), status.to_owned())
 }
@@ -83,9 +89,11 @@ fn a_detached_run_prints_its_id_and_another_process_follows_it_to_its_row() {
     assert_eq!((status["state"].as_str(), status["jobs"][0]["state"].as_str()), (Some("attended"), Some("running")));
     let runs = waits.call(&["runs", "--json"]).exits(0).json();
     assert_eq!((&runs[0]["run"], &runs[0]["jobs"]), (&json!(id), &json!({"launched": 1})));
-    waits.call(&["logs", "last"]).exits(0).prints(&["hello\n"]);
+    // The attendant takes over what the model has written.
+    until("its output", || waits.call(&["logs", "last"]).exits(0).stdout.contains("hello\n"));
 
     let attached = Started::new(waits.playground.command().args(["attach", &id[..id.len() - 1]]));
+    until("who attaches to listen", || reads(&attached, "events.jsonl"));
     let followed = Started::new(waits.playground.command().args(["logs", &id, "m", "--follow"]));
     waits.go();
     let answer = attached.ended().exits(0).says(&["SUCCESS m"]).prints(&["Success", "42 x", &id]);

@@ -41,11 +41,11 @@ fn started(playground: &Playground, more: &[&str]) -> Started {
 #[test]
 fn the_time_limit_of_the_card_ends_a_model_and_all_its_processes() {
     let mut playground = Playground::new();
-    let notes = family(&mut playground, json!({"timeout": 1}));
+    let notes = family(&mut playground, json!({"timeout": 5}));
     playground.run(&["--tags", "m"]).exits(3).says(&["FAILURE m", "its time was over"]);
     all_gone(&notes);
     let log = playground.read("m_process.run.live.log");
-    assert!(log.contains("⏰ Setting timeout to 1 seconds.\n") && log.contains("before the end\n"), "{log}");
+    assert!(log.contains("⏰ Setting timeout to 5 seconds.\n") && log.contains("before the end\n"), "{log}");
     assert_eq!(playground.rows()[0]["status"], "FAILURE");
 }
 
@@ -53,7 +53,7 @@ fn the_time_limit_of_the_card_ends_a_model_and_all_its_processes() {
 fn the_option_wins_over_the_card() {
     let mut playground = Playground::new();
     let notes = family(&mut playground, json!({"timeout": 7000}));
-    playground.run(&["--tags", "m", "--timeout", "1"]).exits(3).says(&["its time was over"]);
+    playground.run(&["--tags", "m", "--timeout", "5"]).exits(3).says(&["its time was over"]);
     all_gone(&notes);
 }
 

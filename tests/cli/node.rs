@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::playground::{Playground, names};
 
 /// Everything that a test waits for comes long before this.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A job file and the directories that it speaks of.
 struct Scene {

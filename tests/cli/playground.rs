@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// The program.
 pub const MADDOCK: &str = env!("CARGO_BIN_EXE_maddock");
 /// How long anything here may take: only for a test that would hang.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(240);
 
 /// The tree that the repository ships.
 pub fn example_tree() -> PathBuf {

@@ -108,6 +108,9 @@ fn what_the_sudden_death_of_the_program_leaves_is_for_its_user_only() {
     run.signal(rustix::process::Signal::KILL);
     run.ended();
     crate::playground::until("the end of the model", || !crate::playground::alive(&pid));
+    // Until then its supervisor writes.
+    let record = playground.only_run().join("jobs/0-m/exit.json");
+    crate::playground::until("the supervisor's record", || record.exists());
     for (path, bytes) in contents(&playground.work()) {
         if bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes()) {
             let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o077;

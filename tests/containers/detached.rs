@@ -45,7 +45,7 @@ fn a_detached_run_is_followed_to_its_row_by_another_process_and_leaves_no_contai
     let Some(scene) = waiting(&json!({})) else { return };
     let id = detach(&scene);
     assert_eq!(status(&scene)["jobs"][0]["state"], "running");
-    scene.maddock(&["logs", &id]).with(0).says("hello");
+    until("its output", || scene.maddock(&["logs", &id]).with(0).stdout.contains("hello").then_some(()));
     let attached = scene.start(&["attach", &id]);
     go(&scene);
     let ended = attached.wait().with(0).says("42 u");

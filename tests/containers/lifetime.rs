@@ -36,7 +36,7 @@ fn only_container(scene: &Scene) -> String {
 
 #[test]
 fn a_job_is_stopped_inside_its_container_when_its_time_is_over() {
-    let Some(scene) = endless(&json!({"timeout": 2})) else { return };
+    let Some(scene) = endless(&json!({"timeout": 5})) else { return };
     scene.run(&json!({}), &[]).with(3).says("time limit");
     assert!(!scene.left("beats").is_empty(), "it did run");
     still(&scene);
@@ -45,7 +45,7 @@ fn a_job_is_stopped_inside_its_container_when_its_time_is_over() {
     assert_eq!((row["status"].as_str(), row["performance"].as_str()), ("FAILURE", ""));
     assert_eq!(job["execution"]["state"], "timed-out", "{job}");
     let log = scene.run_log(&scene.model_name("endless"));
-    assert!(log.contains("Setting timeout to 2 seconds.") && log.contains("started"), "{log}");
+    assert!(log.contains("Setting timeout to 5 seconds.") && log.contains("started"), "{log}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
@@ -18,8 +18,8 @@ const ENGINE: &str = "/var/run/docker.sock";
 /// A socket in front of the engine's.
 struct Line {
     path: PathBuf,
-    open: Arc<AtomicBool>,
-    streams: Arc<Mutex<Vec<UnixStream>>>,
+    /// What goes through it; none while it is cut.
+    streams: Arc<Mutex<Option<Vec<UnixStream>>>>,
     /// Connections that came while it was cut.
     refused: Arc<AtomicUsize>,
 }
@@ -27,19 +27,20 @@ struct Line {
 impl Line {
     fn new(path: PathBuf) -> Self {
         let listener = UnixListener::bind(&path).unwrap();
-        let (open, streams) = (Arc::new(AtomicBool::new(true)), Arc::new(Mutex::new(Vec::new())));
-        let line = Self { path, open, streams, refused: Arc::default() };
-        let (open, streams, refused) = (line.open.clone(), line.streams.clone(), line.refused.clone());
+        let line = Self { path, streams: Arc::new(Mutex::new(Some(Vec::new()))), refused: Arc::default() };
+        let (streams, refused) = (line.streams.clone(), line.refused.clone());
         // It lives as long as the test program; nobody connects any more when the test is over.
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                if !open.load(Ordering::SeqCst) {
+                // Held until the connection is known, or a cut in between would miss it.
+                let mut streams = streams.lock().unwrap();
+                let Some(open) = &mut *streams else {
                     refused.fetch_add(1, Ordering::SeqCst);
                     continue;
-                }
+                };
                 let Ok(server) = UnixStream::connect(ENGINE) else { continue };
-                let both = [&client, &server].map(|stream| stream.try_clone().unwrap());
-                streams.lock().unwrap().extend(both);
+                open.extend([&client, &server].map(|stream| stream.try_clone().unwrap()));
+                drop(streams);
                 let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 std::thread::spawn(move || forward(from, to));
                 std::thread::spawn(move || forward(server, client));
@@ -50,14 +51,13 @@ impl Line {
 
     /// Ends every connection, and every new one at once.
     fn cut(&self) {
-        self.open.store(false, Ordering::SeqCst);
-        for stream in self.streams.lock().unwrap().drain(..) {
+        for stream in self.streams.lock().unwrap().take().into_iter().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
     fn restore(&self) {
-        self.open.store(true, Ordering::SeqCst);
+        self.streams.lock().unwrap().get_or_insert_default();
     }
 
     /// Waits until the program has tried in vain, some times more.

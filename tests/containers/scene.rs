@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::engine;
 
 /// A test that waits this long for something has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 

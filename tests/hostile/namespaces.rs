@@ -399,7 +399,7 @@ impl Scene {
 
     /// The pod of the other run's Job.
     fn pod(&self) -> String {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(240);
         loop {
             let name = self.kubectl(&["get", "pods", "--namespace", &self.0, "--output=name"], "");
             if let Some(name) = name.trim().strip_prefix("pod/") {

@@ -52,6 +52,11 @@ impl Ground {
         let namespace = format!("t-{plain}");
         let ground = Self { root, namespace, image, connections: connections.map(Path::to_owned) };
         assert!(ground.kubectl(&["create", "namespace", &ground.namespace]).status.success());
+        // Pods are refused before their account is there.
+        until("the account of the namespace", || {
+            let account = ["get", "serviceaccount", "default", "--output=jsonpath={.secrets[0].name}", "--namespace"];
+            (!ground.kubectl(&[&account[..], &[&ground.namespace]].concat()).stdout.is_empty()).then_some(())
+        });
         ground
     }
 

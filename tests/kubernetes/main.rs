@@ -100,7 +100,7 @@ fn one_failing_pod_of_two_ends_the_other() {
 #[test]
 fn a_pod_that_no_node_takes_is_told_and_never_started() {
     let Some(ground) = Ground::new("unschedulable", json!({}), GOOD) else { return };
-    let output = ground.run(json!({"node_selector": {"no-such": "node"}, "active_deadline_seconds": 5}));
+    let output = ground.run(json!({"node_selector": {"no-such": "node"}, "active_deadline_seconds": 30}));
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     let job = ground.job();
     assert_eq!(job["execution"]["state"].as_str(), Some("never-started"), "{job:#}");
@@ -145,7 +145,7 @@ fn the_model_s_own_limit_ends_it_and_its_results_come_all_the_same() {
 #[test]
 fn the_cluster_s_deadline_is_a_time_that_is_over() {
     let Some(ground) = Ground::new("deadline", json!({}), "echo here\nsleep 600\n") else { return };
-    let output = ground.run(json!({"active_deadline_seconds": 20}));
+    let output = ground.run(json!({"active_deadline_seconds": 60}));
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     let job = ground.job();
     assert_eq!(job["execution"]["state"].as_str(), Some("timed-out"), "{job:#}");

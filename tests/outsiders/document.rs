@@ -8,12 +8,18 @@
 //! - ```` ```diff ````: a change of the file that its head names.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use regex::Regex;
+use rustix::process::Signal;
 
 use crate::workshop::turn;
+
+/// A command that takes longer will never end.
+const LONG: Duration = Duration::from_secs(900);
 
 /// A piece of a document that is executed.
 #[derive(Debug)]
@@ -190,7 +196,7 @@ impl Session {
             "[ ! -e \"$STATE\" ] || . \"$STATE\"\n(exit {})\n{command}\ncode=$?\n{{ export -p; printf 'cd %q\\n' \"$PWD\"; }} > \"$STATE\"\nexit $code\n",
             self.code
         );
-        let status = Command::new("bash")
+        let mut shell = Command::new("bash")
             .args(["-c", &script])
             .env_clear()
             .envs(self.environment.iter().cloned())
@@ -199,8 +205,20 @@ impl Session {
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)
-            .status()
+            .process_group(0)
+            .spawn()
             .unwrap();
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = shell.try_wait().unwrap() {
+                break status;
+            }
+            if began.elapsed() > LONG {
+                rustix::process::kill_process_group(rustix::process::Pid::from_child(&shell), Signal::KILL).unwrap();
+                panic!("`{command}` goes on and on:\n{}", fs::read_to_string(&output).unwrap_or_default());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
         self.code = status.code().unwrap_or(-1);
         let saved = fs::read_to_string(&state).unwrap();
         let directory = saved.lines().last().and_then(|line| line.strip_prefix("cd ")).unwrap();

@@ -71,6 +71,11 @@ fn environment(place: &Path) -> Vec<(String, String)> {
         name.starts_with("PIP_") || name.to_ascii_lowercase().ends_with("_proxy") || name.starts_with("SSL_")
     };
     environment.extend(std::env::vars().filter(|(name, _)| reach(name)));
+    // Fetched once for all sessions: each call of a registry is one that may fail.
+    if componentize_lacks().is_none() {
+        environment.insert("PIP_NO_INDEX".to_owned(), "1".to_owned());
+        environment.insert("PIP_FIND_LINKS".to_owned(), wheels().display().to_string());
+    }
     environment.into_iter().collect()
 }
 
@@ -148,12 +153,25 @@ pub fn python() -> Option<PathBuf> {
     found.clone()
 }
 
-/// Whether componentize-py can be had here: python3 with venv, and a registry or wheels.
+/// Where componentize-py and what it needs are kept once they were fetched.
+fn wheels() -> PathBuf {
+    ground().join("wheels")
+}
+
+/// Whether componentize-py can be had here: python3 with venv, and a registry or wheels. Says why not.
 pub fn has_componentize() -> bool {
-    static HAS: OnceLock<Option<String>> = OnceLock::new();
-    let lacks = HAS.get_or_init(|| {
+    let lacks = componentize_lacks();
+    if let Some(why) = lacks {
+        skipped(why);
+    }
+    lacks.is_none()
+}
+
+fn componentize_lacks() -> Option<&'static str> {
+    static LACKS: OnceLock<Option<String>> = OnceLock::new();
+    let lacks = LACKS.get_or_init(|| {
         let Some(python) = python() else { return Some("there is no python3".to_owned()) };
-        let venv = ground().join("probe");
+        let (venv, wheels) = (ground().join("probe"), wheels());
         let of = |output: std::io::Result<std::process::Output>, what: &str| match output {
             Ok(output) if output.status.success() => None,
             Ok(output) => {
@@ -163,12 +181,10 @@ pub fn has_componentize() -> bool {
             Err(error) => Some(format!("{what}: {error}")),
         };
         of(Command::new(python).args(["-m", "venv"]).arg(&venv).output(), "python3 cannot make a venv").or_else(|| {
-            let pip = Command::new(venv.join("bin/pip")).args(["install", "-q", COMPONENTIZE]).output();
-            of(pip, "componentize-py cannot be had")
+            let mut pip = Command::new(venv.join("bin/pip"));
+            pip.args(["download", "-q", "-d"]).arg(&wheels).arg(COMPONENTIZE);
+            of(pip.output(), "componentize-py cannot be had")
         })
     });
-    if let Some(why) = lacks {
-        skipped(why);
-    }
-    lacks.is_none()
+    lacks.as_deref()
 }

@@ -159,7 +159,7 @@ fn two_nodes_run_an_image_that_was_sent_as_an_archive() {
     // They meet through the network of their machines: one listens, the other calls.
     let script = "if [ \"$NODE_RANK\" = 0 ]; then\n  python3 -c 'import socket,os; s=socket.socket(); \
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((\"\", int(os.environ[\"MASTER_PORT\"]))); \
-        s.listen(); s.settimeout(60); print(\"heard\", s.accept()[0].recv(9).decode())'\nelse\n  for _ in $(seq 100); do python3 -c 'import socket,os; \
+        s.listen(); s.settimeout(300); print(\"heard\", s.accept()[0].recv(9).decode())'\nelse\n  for _ in $(seq 1500); do python3 -c 'import socket,os; \
         s=socket.create_connection((os.environ[\"MASTER_ADDR\"], int(os.environ[\"MASTER_PORT\"]))); s.send(b\"rank1\")' \
         && break; sleep 0.2; done 2>/dev/null\nfi\n";
     let Some(scene) = Scene::new("archive", json!({}), &format!("{GOOD}{script}")) else { return };

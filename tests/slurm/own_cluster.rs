@@ -106,6 +106,7 @@ impl Cluster {
             .env("SLURM_CLUSTER_ACCT", self.kind.accounting)
             .env("SLURM_CLUSTER_EXTRA", self.kind.configuration)
             .env("SLURM_CLUSTER_INSTALL", "0")
+            .env("SLURM_CLUSTER_WAIT", "240")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(said.try_clone().unwrap())

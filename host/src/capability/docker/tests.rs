@@ -639,8 +639,16 @@ async fn a_follower_survives_an_engine_that_goes_away_and_repeats_and_loses_noth
     let mut way = Way::new(keep.path().join("engine.sock"));
     let mut bench = Bench::with_environment(way.environment());
     for tty in [false, true] {
-        let script = "i=0; while [ $i -lt 400 ]; do echo line $i; usleep 5000; i=$((i+1)); done; exit 4";
-        let spec = ContainerSpec { tty, ..bench.scripted(&format!("cut-{tty}"), &image, script) };
+        // The second half comes when the last cut is mended.
+        let script = "i=0; while [ $i -lt 400 ]; do echo line $i; usleep 5000; i=$((i+1)); \
+            while [ $i -eq 200 ] && [ ! -e /go/on ]; do sleep 0.05; done; done; exit 4";
+        let word = tempfile::tempdir().unwrap();
+        let mut spec = ContainerSpec { tty, ..bench.scripted(&format!("cut-{tty}"), &image, script) };
+        spec.mounts.push(Mount {
+            source: word.path().display().to_string(),
+            destination: "/go".to_owned(),
+            read_only: true,
+        });
         let id = bench.started(spec).await;
         let follow = bench.state.follow_container(id).await.unwrap().unwrap();
         let mut seen = Vec::new();
@@ -664,6 +672,7 @@ async fn a_follower_survives_an_engine_that_goes_away_and_repeats_and_loses_noth
             }
             way.mend();
         }
+        std::fs::write(word.path().join("on"), "").unwrap();
         let (rest, _, end) = bench.drained(&follow).await;
         assert_eq!(end.unwrap(), 4);
         let all = String::from_utf8(seen).unwrap() + &rest;
@@ -716,7 +725,7 @@ async fn dropping_a_build_cancels_it() {
             other => panic!("{other:?}\n{output}"),
         }
     }
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(240);
     let visible = runs(&unique);
     HostBuild::drop(&mut bench.state, build).await.unwrap();
     while runs(&unique) {

@@ -260,7 +260,6 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     use super::*;
@@ -282,11 +281,19 @@ mod tests {
 
         fn program(&self, name: &str, body: &str) {
             let here = self.directory.path();
-            let text = format!("#!/bin/bash\ncd {}\necho \"$@\" >> {name}.calls\n{body}\n", here.display());
             let new = here.join(format!(".{name}"));
-            std::fs::write(&new, text).unwrap();
-            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
-            std::fs::rename(new, here.join(name)).unwrap();
+            std::fs::write(&new, body).unwrap();
+            std::fs::rename(new, here.join(format!("{name}.body"))).unwrap();
+            let program = here.join(name);
+            if program.exists() {
+                return;
+            }
+            // Written by another process: a child that this one starts meanwhile for another test would hold the file open, and
+            // what is open for writing cannot be executed.
+            let text = format!("#!/bin/bash\ncd {}\necho \"$@\" >> {name}.calls\n. ./{name}.body\n", here.display());
+            let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+            let mut writer = std::process::Command::new("bash");
+            assert!(writer.args(["-c", write, "-", &text]).arg(program).status().unwrap().success());
         }
 
         fn lists(&self, jobs: &[(&str, &str)]) {

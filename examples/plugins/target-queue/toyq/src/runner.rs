@@ -13,13 +13,22 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::spool::{Job, LOOK, Spool, failure};
 
+/// How long somebody who only looks may be in the way of who wants to serve.
+const LOOKING: Duration = Duration::from_secs(2);
 /// How long a job has between being asked to end and being ended.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves the queue, for ever or until it was empty for `idle`.
 pub fn serve(spool: &Spool, idle: Option<Duration>) -> Result<(), String> {
     let serving = spool.lock("runner.lock")?;
-    serving.try_lock().map_err(|_| "this queue is served already".to_owned())?;
+    // Who only looks whether it is served holds the lock for a moment.
+    let asked = Instant::now();
+    while serving.try_lock().is_err() {
+        if asked.elapsed() > LOOKING {
+            return Err("this queue is served already".to_owned());
+        }
+        std::thread::sleep(LOOK);
+    }
     let mut empty_since = Instant::now();
     loop {
         let mut worked = false;
