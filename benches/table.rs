@@ -33,18 +33,35 @@ struct Figure {
     aim: &'static str,
 }
 
+impl Figure {
+    fn of((what, aim): (&'static str, &'static str), mut samples: Vec<Duration>) -> Self {
+        samples.sort();
+        Self { what, median: samples[samples.len() / 2], fastest: samples[0], aim }
+    }
+}
+
+fn timed(mut once: impl FnMut()) -> Duration {
+    let began = Instant::now();
+    once();
+    began.elapsed()
+}
+
 fn measure(what: &'static str, aim: &'static str, times: usize, mut once: impl FnMut()) -> Figure {
     // The first one warms caches and is not counted.
     once();
-    let mut samples: Vec<Duration> = (0..times)
-        .map(|_| {
-            let began = Instant::now();
-            once();
-            began.elapsed()
-        })
-        .collect();
-    samples.sort();
-    Figure { what, median: samples[samples.len() / 2], fastest: samples[0], aim }
+    Figure::of((what, aim), (0..times).map(|_| timed(&mut once)).collect())
+}
+
+/// Two things by turns, so that what else the machine does befalls both alike.
+fn measure_in_turns(
+    one: (&'static str, &'static str),
+    other: (&'static str, &'static str),
+    times: usize,
+    both: [&dyn Fn(); 2],
+) -> [Figure; 2] {
+    both.iter().for_each(|once| once());
+    let (first, second) = (0..times).map(|_| (timed(both[0]), timed(both[1]))).unzip();
+    [Figure::of(one, first), Figure::of(other, second)]
 }
 
 fn maddock() -> Command {
@@ -94,23 +111,21 @@ fn jobs(place: &Path, figures: &mut Vec<Figure>) {
     figures.push(measure("bash running the trivial script", "", 15, || {
         quietly(Command::new("bash").arg(tree.join("scripts/m/run.sh")))
     }));
-    figures.push(measure("maddock run of it, --target process", "", 15, || {
+    let process = |recording: &str| {
         quietly(
             maddock()
+                .env("MADDOCK_RECORDING", recording)
                 .current_dir(&work)
                 .args(["run", "--target", "process", "--tags", "all", "--model-dir"])
                 .arg(&tree),
         );
-    }));
-    figures.push(measure("the same without a recording", "recording < 2 %", 15, || {
-        quietly(
-            maddock()
-                .env("MADDOCK_RECORDING", "off")
-                .current_dir(&work)
-                .args(["run", "--target", "process", "--tags", "all", "--model-dir"])
-                .arg(&tree),
-        );
-    }));
+    };
+    figures.extend(measure_in_turns(
+        ("maddock run of it, --target process", ""),
+        ("the same without a recording", "recording < 2 %"),
+        60,
+        [&|| process("64M"), &|| process("off")],
+    ));
     let Ok(image) = std::env::var("MADDOCK_TEST_IMAGE") else {
         println!("skipped: jobs in containers (MADDOCK_TEST_IMAGE is not set)");
         return;
@@ -121,9 +136,16 @@ fn jobs(place: &Path, figures: &mut Vec<Figure>) {
         let mount = format!("{}:/m:ro", script.display());
         quietly(Command::new("docker").args(["run", "--rm", "-v", &mount, &image, "bash", "/m/run.sh"]));
     }));
-    figures.push(measure("maddock run of it, in a container", "bare + 15 ms", 11, || {
-        quietly(maddock().current_dir(&work).args(["run", "--tags", "all", "-c", &context, "--model-dir"]).arg(&tree));
-    }));
+    let container = |recording: &str| {
+        let run = ["run", "--tags", "all", "-c", &context, "--model-dir"];
+        quietly(maddock().env("MADDOCK_RECORDING", recording).current_dir(&work).args(run).arg(&tree));
+    };
+    figures.extend(measure_in_turns(
+        ("maddock run of it, in a container", "bare + 15 ms"),
+        ("the same without a recording", "recording < 2 %"),
+        25,
+        [&|| container("64M"), &|| container("off")],
+    ));
 }
 
 fn interface(place: &Path, figures: &mut Vec<Figure>) {

@@ -16,6 +16,7 @@ use super::events::cut;
 use super::policy::{Policy, Verdict, vocabulary};
 use super::trace::{Outcome, Record, Trace};
 use crate::plugin::RunContext;
+use crate::plugin::allowance::Allowance;
 
 /// One family of host calls: the name of its WIT interface.
 pub trait Capability {
@@ -149,7 +150,7 @@ fn all_recorded(scope: Vec<(&'static str, String)>, hidden: Option<&RunContext>)
 #[derive(Debug)]
 struct Calls {
     done: AtomicU64,
-    most: u64,
+    most: Allowance,
 }
 
 impl Gate {
@@ -159,10 +160,16 @@ impl Gate {
         Self::limited(policy, trace, identity, u64::MAX)
     }
 
-    /// The same, for so many calls.
+    /// The same, for so many calls in an hour.
     #[must_use]
     pub fn limited(policy: Arc<Policy>, trace: Arc<Trace>, identity: Arc<Identity>, most: u64) -> Self {
-        Self { policy, trace, identity, calls: Arc::new(Calls { done: AtomicU64::new(0), most }), hidden: None }
+        Self {
+            policy,
+            trace,
+            identity,
+            calls: Arc::new(Calls { done: AtomicU64::new(0), most: Allowance::new(most) }),
+            hidden: None,
+        }
     }
 
     /// The same, which records no secret of this invocation.
@@ -175,7 +182,8 @@ impl Gate {
     /// call is an error.
     #[must_use]
     pub fn exhausted(&self) -> Option<u64> {
-        (self.calls.done.load(Ordering::Relaxed) > self.calls.most).then_some(self.calls.most)
+        let Calls { done, most } = &*self.calls;
+        most.is_exceeded_by(done.load(Ordering::Relaxed)).then_some(most.ceiling())
     }
 
     /// Who this gate is for.
@@ -189,8 +197,9 @@ impl Gate {
     /// # Errors
     /// Of kind `denied`, naming plugin, call, scope, the deciding rule and what would allow it.
     pub fn permit<C: Capability>(&self, call: Call<C>) -> Result<Permit<C>, ApiError> {
-        if self.calls.done.fetch_add(1, Ordering::Relaxed) >= self.calls.most {
-            let message = format!("more than {} host calls, the ceiling of one call", self.calls.most);
+        let Calls { done, most } = &*self.calls;
+        if most.is_exceeded_by(done.fetch_add(1, Ordering::Relaxed).saturating_add(1)) {
+            let message = format!("more than {} host calls, the ceiling of one call", most.ceiling());
             return Err(super::error(types::ErrorKind::Failed, message));
         }
         let found = vocabulary::find_parts(C::NAME, call.operation);

@@ -8,6 +8,7 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::{ResourceTable, ResourceTableError};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::allowance::Allowance;
 use super::context::RunContext;
 use super::meter::Meter;
 use super::stderr::Stderr;
@@ -22,11 +23,11 @@ pub struct Ceilings {
     pub memory: usize,
     /// Time on the processor, not counting what host calls wait for.
     pub processor: Duration,
-    /// Bytes told through `events`, where even an empty event counts; and as many written to stderr.
+    /// Bytes told through `events` in each hour, where even an empty event counts; and as many written to stderr in all.
     pub log: usize,
-    /// Bytes moved through `files`, `process` and the engines' interfaces.
+    /// Bytes moved through `files`, `process` and the engines' interfaces in each hour.
     pub transfer: u64,
-    /// Calls that pass the gate.
+    /// Calls that pass the gate in each hour.
     pub host_calls: u64,
     /// Instances of core modules, and as many memories and as many tables: a component may consist of very many.
     pub instances: usize,
@@ -135,8 +136,29 @@ pub struct State {
     pub(crate) ceilings: Ceilings,
     pub(crate) meter: Arc<Meter>,
     pub(crate) tape: Tape,
-    logged: usize,
-    moved: u64,
+    logged: Used,
+    moved: Used,
+}
+
+/// What a call has used of something that adds up, and may use.
+struct Used {
+    so_far: u64,
+    allowance: Allowance,
+}
+
+impl Used {
+    fn none_of(ceiling: u64) -> Self {
+        Self { so_far: 0, allowance: Allowance::new(ceiling) }
+    }
+
+    /// Counts; `done` is what a call that goes on to use more has done.
+    fn add(&mut self, more: usize, done: &str) -> wasmtime::Result<()> {
+        self.so_far = self.so_far.saturating_add(more as u64);
+        if self.allowance.is_exceeded_by(self.so_far) {
+            return Err(Reached::ending(format!("{done} more than {} bytes", self.allowance.ceiling())));
+        }
+        Ok(())
+    }
 }
 
 impl State {
@@ -176,8 +198,8 @@ impl State {
             ceilings,
             meter: Arc::default(),
             tape,
-            logged: 0,
-            moved: 0,
+            logged: Used::none_of(ceilings.log as u64),
+            moved: Used::none_of(ceilings.transfer),
         }
     }
 
@@ -213,11 +235,7 @@ impl State {
     /// # Errors
     /// The ceiling is reached: ends the plugin.
     pub fn charge_log(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.logged = self.logged.saturating_add(bytes).saturating_add(EVENT);
-        if self.logged > self.ceilings.log {
-            return Err(Reached::ending(format!("told more than {} bytes", self.ceilings.log)));
-        }
-        Ok(())
+        self.logged.add(bytes.saturating_add(EVENT), "told")
     }
 
     /// Counts bytes moved against the transfer ceiling.
@@ -225,11 +243,7 @@ impl State {
     /// # Errors
     /// The ceiling is reached: ends the plugin.
     pub fn charge_transfer(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.moved = self.moved.saturating_add(bytes as u64);
-        if self.moved > self.ceilings.transfer {
-            return Err(Reached::ending(format!("moved more than {} bytes", self.ceilings.transfer)));
-        }
-        Ok(())
+        self.moved.add(bytes, "moved")
     }
 }
 

@@ -1,5 +1,6 @@
 //! Plugins: the engine that compiles and runs components, the catalogue of what there is, manifests, and calls.
 
+pub(crate) mod allowance;
 mod cache;
 mod calls;
 pub mod catalog;
