@@ -17,6 +17,8 @@ fn passes_under_its_own_policy_only(ground: &Ground, target: &str, words: &[&str
     ground.run(target, words).exits(0);
     let run = ground.runs().pop().unwrap();
     let suggested = ground.call(&["policy", "suggest", &run]).exits(0).stdout;
+    // Without a name it is the last run, as everywhere.
+    assert_eq!(ground.call(&["policy", "suggest"]).exits(0).stdout, suggested);
     let file = ground.write("least.toml", &suggested).display().to_string();
     ground.call(&["policy", "check", &file]).exits(0);
     let words = [words, &["--policy", &file]].concat();
@@ -129,9 +131,9 @@ fn a_job_in_a_cluster_passes_under_what_it_suggests_and_not_under_less() {
 }
 
 #[test]
-fn a_run_that_there_is_not_is_told_with_the_last_one() {
+fn a_run_that_there_is_not_is_told_with_those_there_are() {
     let ground = Ground::plain();
     ground.run("process", &[]).exits(0);
     let last = ground.runs().pop().unwrap();
-    ground.call(&["policy", "suggest", "nothing"]).exits(4).says(&[&format!("the last run here is `{last}`")]);
+    ground.call(&["policy", "suggest", "nothing"]).exits(4).says(&["there is no run `nothing`", &last]);
 }

@@ -606,7 +606,8 @@ pub enum PolicyAction {
     },
     /// Print the policy that allows what a run has done, and nothing more
     Suggest {
-        /// A run's id or directory
+        /// The run's id, the beginning of it, `last`, or its directory
+        #[arg(value_name = "RUN", default_value = "last")]
         run: PathBuf,
     },
     /// Decide the cases that a policy file has, or those of all files in force

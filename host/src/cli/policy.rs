@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::args::{Common, Format, PolicyAction};
+use super::earlier;
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::render;
@@ -295,23 +296,13 @@ fn explain(plugin: &str, call: &str, scope: &[String], common: &Common) -> Outco
     Ok(if verdict.is_allowed() { Exit::Success } else { Exit::Refused })
 }
 
-/// A run's directory, by its id in the working directory or by its path.
+/// A run's directory, by its path, or as every command names runs. Builds have traces, too, but are none of the runs.
 fn run_directory(run: &Path) -> Result<PathBuf, Failure> {
-    let runs = Path::new(".maddock/runs");
-    [runs.join(run), run.to_owned()].into_iter().find(|path| path.join("trace.jsonl").is_file()).ok_or_else(|| {
-        let there: Vec<String> = std::fs::read_dir(runs)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect();
-        let last = there.iter().max();
-        let hint = last.map_or_else(
-            || "runs are in `.maddock/runs` of the directory that they were made in".to_owned(),
-            |last| format!("the last run here is `{}`", printable(last)),
-        );
-        Failure::new(Exit::Arguments, format!("there is no trace of a run `{}`", printable(&run.to_string_lossy())))
-            .hint(hint)
-    })
+    let places = [Path::new(".maddock/runs").join(run), run.to_owned()];
+    match places.into_iter().find(|path| path.join("trace.jsonl").is_file()) {
+        Some(place) => Ok(place),
+        None => Ok(earlier::find_anywhere(&run.to_string_lossy())?.0.path().to_owned()),
+    }
 }
 
 fn suggestion(run: &Path) -> Outcome {
