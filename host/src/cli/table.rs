@@ -64,6 +64,21 @@ mod tests {
     }
 
     #[test]
+    fn paint_takes_no_room() {
+        let rows = |paint: &dyn Fn(&str) -> String| {
+            let row = |state: &str, result: &str| vec![paint(state), "m".to_owned(), paint(result)];
+            vec![row("good", "12 things"), row("failed", &"it ended with exit code 3 ".repeat(5))]
+        };
+        let header = ["Status", "Model", "Result"];
+        let painted = render("", &header, &rows(&|text| format!("\x1b[1;31m{text}\x1b[0m")), 50);
+        assert!(painted.contains("\x1b[1;31m"));
+        let seen = regex::Regex::new("\x1b\\[[0-9;]*m").unwrap().replace_all(&painted, "").into_owned();
+        let seen: Vec<&str> = seen.lines().map(str::trim_end).collect();
+        let plain = render("", &header, &rows(&str::to_owned), 50);
+        assert_eq!(seen, plain.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
     fn piped_rows_are_one_line_each() {
         assert_eq!(plain(&["a", "b"], &[vec!["x\ny".to_owned(), "z".to_owned()]]), "a\tb\nx y\tz");
     }
