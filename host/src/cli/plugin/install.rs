@@ -36,40 +36,73 @@ pub async fn install(sources: &[String], consent: &Consent, common: &Common) -> 
     take_in(candidates, consent, common)
 }
 
-/// Gets what is installed again from where it came from.
+/// Gets what is installed again from where it came from: of each name the version that was installed last.
 ///
 /// # Errors
 /// As [`install`].
 pub async fn update(names: &[String], consent: &Consent, common: &Common) -> Outcome {
     let (store, _) = store()?;
     let plugins = store.read().map_err(|error| failed(&error))?;
-    let mut sources: Vec<String> = Vec::new();
-    for plugin in plugins.iter().filter(|plugin| names.is_empty() || names.iter().any(|name| is_meant(plugin, name))) {
-        let source = match Place::parse(&plugin.source) {
-            Ok(place) => place.newer().to_string(),
-            Err(_) => plugin.source.clone(),
-        };
-        if !sources.contains(&source) {
-            sources.push(source);
-        }
-    }
     if let Some(name) = names.iter().find(|name| !plugins.iter().any(|plugin| is_meant(plugin, name))) {
         return Err(Failure::new(Exit::Failure, format!("no plugin `{name}` is installed"))
             .hint("`maddock plugin list` shows the plugins that there are"));
     }
     let mut candidates = Vec::new();
-    for source in &sources {
-        let found = read(source, consent).await?;
-        candidates.extend(found.into_iter().filter(|candidate| {
-            let digest = crate::plugin::package::digest_of(&candidate.bytes);
-            !plugins.iter().any(|plugin| plugin.digest == digest)
-        }));
+    for (source, followed) in sources(&plugins, names) {
+        let found = read(&source, consent).await?;
+        candidates.extend(newer(found, &source, &followed).map_err(|error| failed(&error))?);
     }
     if candidates.is_empty() {
         println!("nothing new");
         return Ok(Exit::Success);
     }
     take_in(candidates, consent, common)
+}
+
+/// Where to look for what: each source once, with the plugins that are followed there. A version that was superseded is not
+/// followed, since its place may be gone, or hold something else by now.
+fn sources<'a>(plugins: &'a [Installed], names: &[String]) -> Vec<(String, Vec<&'a Installed>)> {
+    let asked = |name: &str| {
+        names.is_empty()
+            || plugins.iter().any(|one| one.manifest.name == name && names.iter().any(|asked| is_meant(one, asked)))
+    };
+    let mut sources: Vec<(String, Vec<&Installed>)> = Vec::new();
+    for (at, plugin) in plugins.iter().enumerate() {
+        let name = &plugin.manifest.name;
+        let superseded = plugins.iter().skip(at + 1).any(|later| later.manifest.name == *name);
+        if superseded || !asked(name) {
+            continue;
+        }
+        let source = match Place::parse(&plugin.source) {
+            Ok(place) => place.newer().to_string(),
+            Err(_) => plugin.source.clone(),
+        };
+        match sources.iter_mut().find(|(other, _)| *other == source) {
+            Some((_, followed)) => followed.push(plugin),
+            None => sources.push((source, vec![plugin])),
+        }
+    }
+    sources
+}
+
+/// What a source has of the plugins that are followed there, and that is not what is installed. Others of a bundle are none of
+/// an update's business.
+fn newer(found: Vec<Candidate>, source: &str, followed: &[&Installed]) -> Result<Vec<Candidate>, crate::plugin::package::PackageError> {
+    let mut newer = Vec::new();
+    let mut there = Vec::new();
+    for candidate in found {
+        let name = candidate.manifest()?.name;
+        if let Some(plugin) = followed.iter().find(|plugin| plugin.manifest.name == name) {
+            if plugin.digest != crate::plugin::package::digest_of(&candidate.bytes) {
+                newer.push(candidate);
+            }
+            there.push(name);
+        }
+    }
+    for plugin in followed.iter().filter(|plugin| !there.contains(&plugin.manifest.name)) {
+        eprintln!("there is no `{}` any more in {}", plugin.manifest.name, printable(source));
+    }
+    Ok(newer)
 }
 
 async fn read(source: &str, consent: &Consent) -> Result<Vec<Candidate>, Failure> {
