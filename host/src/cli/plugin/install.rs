@@ -16,7 +16,7 @@ use crate::cli::setup::Setup;
 use crate::cli::style;
 use crate::plugin::catalog::{Catalog, Entry};
 use crate::plugin::manifest::Request;
-use crate::plugin::package::bundle::{self, Bundle};
+use crate::plugin::package::bundle::{self, Archive, Bundle};
 use crate::plugin::package::grants;
 use crate::plugin::package::lock::{self, Lock, Pin};
 use crate::plugin::package::registry::{self, Place};
@@ -115,7 +115,11 @@ async fn read(source: &str, consent: &Consent) -> Result<Vec<Candidate>, Failure
     let found = if path.is_dir() {
         source::of_directory(path)
     } else if path.is_file() && bundle::is_tar(path).map_err(|error| failed(&error))? {
-        Bundle::read(path).map(|bundle| told(&bundle, path))
+        match Archive::read(path) {
+            Ok(Archive::Bundle(bundle)) => Ok(told(&bundle, path)),
+            Ok(Archive::Plain(components)) => Ok(components.candidates(&absolute(path))),
+            Err(error) => Err(error),
+        }
     } else {
         source::of_file(path).map(|candidate| vec![candidate])
     };
@@ -133,7 +137,11 @@ fn told(bundle: &Bundle, path: &Path) -> Vec<Candidate> {
             path.display()
         );
     }
-    bundle.candidates(&path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string())
+    bundle.candidates(&absolute(path))
+}
+
+fn absolute(path: &Path) -> String {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 fn take_in(candidates: Vec<Candidate>, consent: &Consent, common: &Common) -> Outcome {
