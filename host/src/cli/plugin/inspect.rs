@@ -164,7 +164,9 @@ fn print(entry: &Entry, imports: &[String], judged: &[Judged], signed: Option<&S
         because(&request.reason).iter().for_each(|line| println!("{line}"));
         match judged {
             Judged::Allowed(rules) => println!("      policy: {} ({})", palette.good("allowed"), rules.join(", ")),
-            Judged::Refused(why) => println!("      policy: {} ({})", palette.warn("not allowed"), printable(why)),
+            Judged::Refused { why, .. } => {
+                println!("      policy: {} ({})", palette.warn("not allowed"), printable(why))
+            }
         }
     }
     if entry.manifest.requests.is_empty() {
