@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Every check that there is: formatting, lints, documentation, tests. Needs rustup and git; tests that need a container
-# engine or another service say which variable names it, and that they were skipped. Stops at the first failure.
+# Every check that there is: formatting, lints, documentation, tests. Needs rustup, git, the C linker that Rust needs, and
+# python3, which model trees of the tests call; tests that need a container engine or another service say which variable
+# names it, and that they were skipped. Stops at the first failure.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -119,6 +119,22 @@ fn the_doctor_says_what_a_missing_program_is_needed_for() {
 }
 
 #[test]
+fn the_doctor_says_where_compiled_plugins_are_kept_or_why_nowhere() {
+    use std::os::unix::fs::PermissionsExt;
+    let playground = Playground::new();
+    let cache = playground.note("cache");
+    let doctor = |directory: &std::path::Path| {
+        let command = &mut playground.command();
+        answer(command.arg("doctor").env("MADDOCK_CACHE_DIR", directory)).exits(0)
+    };
+    let components = cache.join("components");
+    doctor(&cache).prints(&[&format!("cache\tok\t{}", components.display())]);
+    std::fs::set_permissions(&components, PermissionsExt::from_mode(0o755)).unwrap();
+    doctor(&cache).prints(&["cache\twarning\tplugins are compiled at every start", "others may enter it"]);
+    doctor(std::path::Path::new("here")).prints(&["MADDOCK_CACHE_DIR, `here`, is not an absolute path"]);
+}
+
+#[test]
 fn completions_are_there_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = Playground::new().call(&["completions", shell]).exits(0);

@@ -126,6 +126,9 @@ fn a_plugin_by_the_name_of_the_kernel_is_refused() {
     let said = place.maddock(&["plugin", "list", "--plugin", "mine.wasm"]);
     assert_eq!(said.code, 1, "{}", said.stdout);
     assert!(said.stderr.contains("kernel"), "{}", said.stderr);
+    let said = place.maddock(&["plugin", "install", "mine.wasm"]);
+    assert_eq!(said.code, 1, "{}", said.stdout);
+    assert!(said.stderr.contains("no plugin is called `kernel`"), "{}", said.stderr);
 }
 
 #[test]
@@ -143,6 +146,72 @@ fn a_plugin_that_provides_what_a_built_in_does_is_not_taken_for_it() {
         let found = catalog.providing(Kind::Target, name).unwrap();
         assert!(found.identity.built_in, "`{name}` is {}", found.identity.name);
     }
+}
+
+/// Names that built-in plugins provide and none of them bears, and who provides them.
+const PROVIDED: [(&str, &str, &str); 4] = [
+    ("target", "docker", "target-docker"),
+    ("launcher", "torchrun", "launchers"),
+    ("gpu", "amd", "gpu-amd"),
+    ("reporter", "to-html", "report-html"),
+];
+
+/// The attacker by a name of its own that is another's, and that provides what the other is called.
+fn called(kind: &str, name: &str, provides: &str) -> Vec<u8> {
+    let mut manifest = manifest(name, kind);
+    manifest["provides"] = json!([name, provides]);
+    guest::with(&manifest)
+}
+
+#[track_caller]
+fn finds_what_is_built_in(catalog: &maddock::plugin::catalog::Catalog) {
+    use maddock::plugin::manifest::Kind;
+    for (kind, provided, built_in) in PROVIDED {
+        let kind = Kind::ALL.into_iter().find(|one| one.word() == kind).unwrap();
+        for name in [provided, built_in, &provided.to_uppercase()] {
+            let found = catalog.providing(kind, name).unwrap();
+            assert_eq!(found.identity.name, built_in, "`{name}`");
+            assert!(found.identity.built_in, "`{name}`");
+        }
+    }
+}
+
+#[test]
+fn a_plugin_called_what_a_built_in_provides_is_not_taken_for_it() {
+    let place = Place::new();
+    for (kind, name, provides) in PROVIDED {
+        let file = place.file(&format!("{name}.wasm"), &called(kind, name, provides));
+        let catalog = maddock::plugin::catalog::Catalog::new(&[file]).unwrap();
+        assert!(catalog.entries().iter().any(|entry| entry.identity.name == name), "it is there");
+        finds_what_is_built_in(&catalog);
+    }
+}
+
+#[test]
+fn an_installed_plugin_called_what_a_built_in_provides_is_not_taken_for_it() {
+    use maddock::plugin::catalog::{Catalog, Outside};
+    use maddock::plugin::package::store::Store;
+    let place = Place::new();
+    place.file("mine.wasm", &called("launcher", "torchrun", "launchers"));
+    assert_eq!(place.maddock(&["plugin", "install", "mine.wasm"]).code, 0);
+    let home = ("HOME".to_owned(), place.path().display().to_string());
+    let store = Store::of(&[home].into_iter().collect()).unwrap();
+    let installed = store.read().unwrap();
+    let catalog = Catalog::with(&Outside { installed: Some((store, installed)), ..Outside::default() }).unwrap();
+    assert!(catalog.entries().iter().any(|entry| entry.identity.name == "torchrun"), "it is there");
+    finds_what_is_built_in(&catalog);
+}
+
+#[test]
+fn a_plugin_that_provides_the_name_of_another_is_not_taken_for_it() {
+    use maddock::plugin::catalog::Catalog;
+    use maddock::plugin::manifest::Kind;
+    let place = Place::new();
+    let mine = place.file("mine.wasm", &called("target", "hostile", "theirs"));
+    let theirs = place.file("theirs.wasm", &guest::as_kind("theirs", "target"));
+    let catalog = Catalog::new(&[mine, theirs]).unwrap();
+    assert_eq!(catalog.providing(Kind::Target, "theirs").unwrap().identity.name, "theirs");
+    assert_eq!(catalog.providing(Kind::Target, "hostile").unwrap().identity.name, "hostile");
 }
 
 #[test]

@@ -9,6 +9,9 @@
 mod answers;
 mod ceilings;
 mod component;
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+#[path = "../policy/ground.rs"]
+mod ground;
 mod lifecycle;
 mod loading;
 mod manifests;

@@ -7,9 +7,10 @@ use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::setup::Setup;
 use super::{style, table};
+use crate::capability::events::printable;
 use crate::capability::probe;
-use crate::plugin::Session;
 use crate::plugin::manifest::Kind;
+use crate::plugin::{Engine, Session};
 
 struct Finding {
     what: String,
@@ -25,6 +26,7 @@ pub async fn run(arguments: &Doctor) -> Outcome {
     let setup = Setup::new(&arguments.common)?;
     let session = setup.session()?;
     let mut findings = plugins(&setup);
+    findings.push(cache(&setup));
     findings.extend(accelerators(&setup, &session).await);
     for probe in probe::engines(&session.context).await {
         let state = if probe.answers { "ok" } else { "absent" };
@@ -69,6 +71,17 @@ fn plugins(setup: &Setup) -> Vec<Finding> {
     findings
 }
 
+/// Where compiled plugins are kept, and why not elsewhere.
+fn cache(setup: &Setup) -> Finding {
+    let faults = Engine::cache_faults(&setup.environment);
+    let found = setup.plugins.engine().cache_directory().map(|directory| directory.display().to_string());
+    let state = if found.is_some() && faults.is_empty() { "ok" } else { "warning" };
+    let found =
+        found.unwrap_or_else(|| "plugins are compiled at every start, as no directory is fit to keep them".to_owned());
+    let details: Vec<String> = std::iter::once(found).chain(faults).collect();
+    Finding { what: "cache".to_owned(), state, details: printable(&details.join("; ")) }
+}
+
 async fn accelerators(setup: &Setup, session: &Session) -> Vec<Finding> {
     let mut findings = Vec::new();
     let Ok(plugins) = setup.plugins.all(Kind::Gpu) else { return findings };
@@ -76,14 +89,7 @@ async fn accelerators(setup: &Setup, session: &Session) -> Vec<Finding> {
         let (state, details) = match plugin.detect(session, &"{}".to_owned()).await {
             Ok(Some(inventory)) => {
                 let names: Vec<&str> = inventory.devices.iter().map(|device| device.name.as_str()).collect();
-                (
-                    "ok",
-                    format!(
-                        "{} devices: {}",
-                        inventory.devices.len(),
-                        crate::capability::events::printable(&names.join(", "))
-                    ),
-                )
+                ("ok", format!("{} devices: {}", inventory.devices.len(), printable(&names.join(", "))))
             }
             Ok(None) => ("none", "no device of this vendor".to_owned()),
             Err(error) => ("warning", error.to_string()),

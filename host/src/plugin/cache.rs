@@ -13,13 +13,16 @@ use std::time::Duration;
 use super::context::Environment;
 use super::package::digest_of;
 
-/// Magic numbers of network file systems (linux/magic.h, and Lustre's own).
-const NETWORK: [u32; 14] = [
+/// Magic numbers of network file systems (linux/magic.h, and those that have theirs elsewhere), and of such as several
+/// machines share.
+const NETWORK: [u32; 16] = [
     0x6969,      // NFS
     0x5346_414f, // AFS
     0x6b41_4653, // AFS of the kernel
     0x7375_7245, // Coda
     0x0116_1970, // GFS2
+    0x7461_636f, // OCFS2
+    0x2003_0528, // OrangeFS
     0x1983_0326, // BeeGFS
     0x6573_5546, // FUSE: sshfs, object stores, and what else somebody serves from elsewhere
     0x517b,      // SMB
@@ -52,6 +55,11 @@ impl Cache {
     /// The cache of this user: `MADDOCK_CACHE_DIR`, else `XDG_CACHE_HOME/maddock`, else `~/.cache/maddock`, else a private
     /// directory under the temporary one; none where all of these fail the checks.
     pub(super) fn open(environment: &Environment) -> Option<Self> {
+        Self::look(environment).0
+    }
+
+    /// The same, and what speaks against each place that was looked at before it.
+    pub(super) fn look(environment: &Environment) -> (Option<Self>, Vec<String>) {
         let under = |name: &str, rest: &str| {
             environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute()).map(|path| path.join(rest))
         };
@@ -65,11 +73,21 @@ impl Cache {
                 .chain([std::env::temp_dir().join(format!("maddock-{user}"))])
                 .collect(),
         };
-        candidates
-            .into_iter()
-            .map(|directory| directory.join("components"))
-            .find(|directory| usable(directory, user) && (on_network || is_local(directory)))
-            .map(|directory| Self { directory })
+        let mut faults = Vec::new();
+        if let Some(given) = environment.get("MADDOCK_CACHE_DIR")
+            && !Path::new(given).is_absolute()
+        {
+            faults.push(format!("MADDOCK_CACHE_DIR, `{given}`, is not an absolute path, so it does not count"));
+        }
+        for directory in candidates.into_iter().map(|directory| directory.join("components")) {
+            let fault = match usable(&directory, user) {
+                Ok(()) if on_network || is_local(&directory) => return (Some(Self { directory }), faults),
+                Ok(()) => "it is on a network file system (MADDOCK_CACHE_ON_NETWORK=1 allows that)".to_owned(),
+                Err(fault) => fault,
+            };
+            faults.push(format!("`{}`: {fault}", directory.display()));
+        }
+        (None, faults)
     }
 
     /// Where it lies.
@@ -146,7 +164,8 @@ fn trusted(file: &File) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.uid() == user && meta.mode() & 0o022 == 0)
 }
 
-fn usable(directory: &Path, user: u32) -> bool {
+/// Whether nobody else can put anything into a directory; it is made where there is none.
+fn usable(directory: &Path, user: u32) -> Result<(), String> {
     let private = |path: &Path| {
         fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir() && meta.uid() == user && meta.mode() & 0o077 == 0)
     };
@@ -157,7 +176,18 @@ fn usable(directory: &Path, user: u32) -> bool {
         };
         path.parent().is_some_and(|parent| fs::metadata(parent).is_ok_and(trusted))
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).is_ok() && private(directory) && kept(directory)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| format!("it cannot be made: {error}"))?;
+    if !private(directory) {
+        return Err("it is a link, somebody else's, or others may enter it".to_owned());
+    }
+    if !kept(directory) {
+        return Err("others could exchange it, as they can write to the directory that it is in".to_owned());
+    }
+    Ok(())
 }
 
 /// Whether a directory is on a file system of this machine; one that does not tell is not.
@@ -200,9 +230,26 @@ mod tests {
     }
 
     #[test]
+    fn what_speaks_against_a_place_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("c").display().to_string();
+        let of = |given: &str| -> Environment {
+            let home = ("HOME".to_owned(), directory.clone());
+            [home, ("MADDOCK_CACHE_DIR".to_owned(), given.to_owned())].into_iter().collect()
+        };
+        assert_eq!(Cache::look(&of(&directory)).1, [""; 0]);
+        fs::set_permissions(place.path().join("c/components"), fs::Permissions::from_mode(0o755)).unwrap();
+        let (cache, faults) = Cache::look(&of(&directory));
+        assert!(cache.is_none() && faults.len() == 1 && faults[0].contains("others may enter it"), "{faults:?}");
+        let (cache, faults) = Cache::look(&of("here"));
+        assert!(cache.unwrap().directory().starts_with(place.path().join("c/.cache")));
+        assert_eq!(faults, ["MADDOCK_CACHE_DIR, `here`, is not an absolute path, so it does not count"]);
+    }
+
+    #[test]
     fn network_file_systems_are_known_by_their_numbers() {
-        // NFS, CIFS, Lustre, Ceph, FUSE; ext4, tmpfs, overlay, btrfs, xfs.
-        for kind in [0x6969, 0xff53_4d42, 0x0bd0_0bd0, 0x00c3_6400, 0x6573_5546] {
+        // NFS, CIFS, Lustre, Ceph, FUSE, OCFS2, OrangeFS; ext4, tmpfs, overlay, btrfs, xfs.
+        for kind in [0x6969, 0xff53_4d42, 0x0bd0_0bd0, 0x00c3_6400, 0x6573_5546, 0x7461_636f, 0x2003_0528] {
             assert!(NETWORK.contains(&kind), "{kind:x}");
         }
         for kind in [0xef53, 0x0102_1994, 0x794c_7630, 0x9123_683e, 0x5846_5342] {

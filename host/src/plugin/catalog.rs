@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::error::PluginError;
-use super::manifest::{Kind, Manifest};
+use super::manifest::{KERNEL, Kind, Manifest};
 use super::package::lock::{self, Lock, Override};
 use super::package::signature::{self, Signed, TrustedKey};
 use super::package::store::{Installed, Store};
@@ -21,9 +21,6 @@ struct Embedded {
 
 /// In the order of their names.
 static EMBEDDED: &[Embedded] = &include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
-
-/// Who the kernel is where it asks at the gate itself. No plugin bears that name.
-const KERNEL: &str = "kernel";
 
 /// Names that belong to this binary: its plugins, and the kernel where it asks at the gate itself.
 #[must_use]
@@ -271,8 +268,7 @@ impl Catalog {
         let mut files = Vec::with_capacity(outside.files.len());
         for file in outside.files {
             let entry = Entry::of_file(file)?;
-            let own = entry.identity.name == KERNEL;
-            if own || files.iter().any(|other: &Entry| other.identity.name == entry.identity.name) {
+            if files.iter().any(|other: &Entry| other.identity.name == entry.identity.name) {
                 return Err(taken(file, &entry.identity.name));
             }
             check_locked(outside.locked, lock, &entry)?;
@@ -307,6 +303,13 @@ impl Catalog {
         EMBEDDED.iter().any(|embedded| embedded.name == name)
     }
 
+    /// What a plugin that is part of this binary does; none where there is none of that name.
+    #[must_use]
+    pub fn built_in_kind(name: &str) -> Option<Kind> {
+        let embedded = EMBEDDED.iter().find(|embedded| embedded.name == name)?;
+        Manifest::parse(embedded.manifest).ok().map(|manifest| manifest.kind)
+    }
+
     /// All of them, built-ins first, by name.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
@@ -320,13 +323,21 @@ impl Catalog {
 
     /// The one of a kind that provides a name; the plugin's own name counts as one it provides. Case, hyphen and
     /// underscore make no difference.
+    ///
+    /// What is in the place of a built-in plugin comes before everything else: no other takes from it what it is called or
+    /// provides, whatever that one is called.
     #[must_use]
     pub fn providing(&self, kind: Kind, name: &str) -> Option<&Entry> {
         let plain = |text: &str| text.to_ascii_lowercase().replace('_', "-");
         let wanted = plain(name);
         let provides = |entry: &&Entry| entry.manifest.provides.iter().any(|provided| plain(provided) == wanted);
-        // A plugin's own name comes first: what another says it provides does not take it.
-        self.of_kind(kind).find(|entry| entry.identity.name == wanted).or_else(|| self.of_kind(kind).find(provides))
+        let named = |entry: &&Entry| entry.identity.name == wanted;
+        let (built_in, others) = self.entries.split_at_checked(EMBEDDED.len()).unwrap_or((&self.entries, &[]));
+        [built_in, others].into_iter().find_map(|entries| {
+            let of_kind = || entries.iter().filter(|entry| entry.manifest.kind == kind);
+            // A plugin's own name comes first: what another says it provides does not take it.
+            of_kind().find(named).or_else(|| of_kind().find(provides))
+        })
     }
 
     /// Every name that plugins of a kind provide.
@@ -371,7 +382,10 @@ fn installed(outside: &Outside<'_>, lock: &Lock, files: &[Entry]) -> Result<Vec<
                 pin.version,
                 pin.digest
             ))
-            .hint(format!("it came from `{}`: maddock plugin install SOURCE", pin.source))
+            .hint(format!(
+                "it came from `{}`: maddock plugin install SOURCE; or take the pin back: maddock plugin lock --drop {}",
+                pin.source, pin.name
+            ))
             .into());
         }
     }
@@ -433,7 +447,10 @@ fn put_in_place(entries: &mut [Entry], others: &[Entry], line: &Override) -> Res
             line.digest,
             line.built_in
         ))
-        .hint("install it, pin it by `maddock plugin lock`, or remove the line")
+        .hint(format!(
+            "install it, pin it by `maddock plugin lock`, or take that back: maddock plugin lock --drop-override {}",
+            line.built_in
+        ))
         .into());
     };
     let Some(place) = entries.iter_mut().find(|entry| entry.identity.built_in && entry.identity.name == line.built_in)

@@ -168,6 +168,12 @@ impl Engine {
         self.cache.as_ref().map(Cache::directory)
     }
 
+    /// What speaks against the places that the cache would lie in, up to the first that is fit.
+    #[must_use]
+    pub fn cache_faults(environment: &Environment) -> Vec<String> {
+        Cache::look(environment).1
+    }
+
     fn check_imports(&self, plugin: &str, component: &Component) -> Result<(), PluginError> {
         let (major, minor, patch) = INTERFACE;
         for (name, _) in component.component_type().imports(&self.engine) {

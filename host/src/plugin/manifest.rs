@@ -18,6 +18,9 @@ pub const PACKAGE: &str = "maddock:plugin";
 /// The interface version that this host offers.
 pub const INTERFACE: (u64, u64, u64) = (0, 1, 0);
 
+/// Who the kernel is where it asks at the gate itself. No plugin bears that name.
+pub const KERNEL: &str = "kernel";
+
 /// What a plugin does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -117,6 +120,9 @@ impl Manifest {
         if !well_named {
             let name = manifest.name.escape_debug();
             return Err(format!("a name has the form [a-z][a-z0-9-]* and 64 characters at most, and not `{name}`"));
+        }
+        if manifest.name == KERNEL {
+            return Err(format!("no plugin is called `{KERNEL}`: policy and trace know this program by that name"));
         }
         manifest.check_interface()?;
         manifest.check_texts()?;

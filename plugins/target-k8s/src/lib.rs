@@ -197,7 +197,7 @@ impl Guest for Plugin {
         let handle = Handle::read(&handle)?;
         let mut output = watch::Output::of(&handle);
         while !output.tell() {}
-        if output.is_complete() { Ok(()) } else { Err(failed("not all output of the pods could be read")) }
+        if output.is_complete() { Ok(()) } else { Err(output.failure()) }
     }
 
     fn cancel(handle: String, _reason: String) -> Result<()> {

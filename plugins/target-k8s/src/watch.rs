@@ -8,7 +8,7 @@ use maddock_sdk::events::{self, Level, Phase};
 use maddock_sdk::kube::{self, JobState, LogEvent, ObjectRef, Snapshot};
 use maddock_sdk::serde_json::{self, Value};
 use maddock_sdk::target::Ending;
-use maddock_sdk::types::OutputStream;
+use maddock_sdk::types::{Error, ErrorKind, OutputStream};
 use maddock_sdk::{Result, failed};
 
 use crate::Handle;
@@ -34,6 +34,8 @@ pub struct Output {
     /// For each pod, whether its output has what may be a measurement.
     measures: BTreeMap<String, Measures>,
     complete: bool,
+    /// What policy said of it, where it was that.
+    refusal: Option<Error>,
 }
 
 /// What begins a measurement in a log; more than that is the kernel's to know.
@@ -71,12 +73,25 @@ impl Output {
     /// All pods of a Job, from their beginning.
     #[must_use]
     pub fn of(handle: &Handle) -> Self {
-        let mut output = Self { logs: None, ended: BTreeSet::new(), measures: BTreeMap::new(), complete: true };
+        let mut output =
+            Self { logs: None, ended: BTreeSet::new(), measures: BTreeMap::new(), complete: true, refusal: None };
         match kube::follow_logs(&handle.connection(), &handle.job, MODEL) {
             Ok(logs) => output.logs = Some(logs),
-            Err(error) => output.incomplete(&error.during("reading the pods' output").message),
+            Err(error) => output.broken(error),
         }
         output
+    }
+
+    fn broken(&mut self, error: Error) {
+        let error = error.during("reading the pods' output");
+        self.incomplete(&error.message);
+        self.refusal = Some(error).filter(|error| error.kind == ErrorKind::Denied);
+    }
+
+    /// Why not all was told: a refusal is handed on as one.
+    #[must_use]
+    pub fn failure(self) -> Error {
+        self.refusal.unwrap_or_else(|| failed("not all output of the pods could be read"))
     }
 
     fn incomplete(&mut self, why: &str) {
@@ -104,7 +119,7 @@ impl Output {
                 Ok(LogEvent::Idle) => return true,
                 Err(error) => {
                     self.logs = None;
-                    self.incomplete(&error.during("reading the pods' output").message);
+                    self.broken(error);
                     return true;
                 }
             }

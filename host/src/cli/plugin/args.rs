@@ -12,6 +12,9 @@ use crate::plugin::manifest::Kind;
 pub enum PluginAction {
     /// List the plugins that there are
     List {
+        /// Installed plugins that are not used here, too: versions that were superseded, names of built-in plugins
+        #[arg(long)]
+        all: bool,
         /// The rest.
         #[command(flatten)]
         common: Common,
@@ -26,7 +29,7 @@ pub enum PluginAction {
     },
     /// Install plugins for this user; grants them nothing
     Install {
-        /// A component file, a directory of them, a bundle, or `oci://REGISTRY/REPO:TAG[@DIGEST]`
+        /// A component file, a directory or tar file of them, a bundle, or `oci://REGISTRY/REPO:TAG[@DIGEST]`
         #[arg(required = true, value_name = "SOURCE")]
         sources: Vec<String>,
         /// What they may be and what is done with them.
@@ -74,6 +77,12 @@ pub enum PluginAction {
         /// Use the plugin of this name in the place of a built-in one
         #[arg(long, value_name = "BUILT-IN=NAME")]
         r#override: Vec<String>,
+        /// Take the pin of this name back; pins nothing unless names are given, too
+        #[arg(long, value_name = "NAME")]
+        drop: Vec<String>,
+        /// Use this built-in plugin again, and nothing in its place
+        #[arg(long, value_name = "BUILT-IN")]
+        drop_override: Vec<String>,
         /// The rest.
         #[command(flatten)]
         common: Common,

@@ -12,43 +12,98 @@ use crate::cli::setup::Setup;
 use crate::cli::{style, table};
 use crate::plugin::catalog::{Entry, Source};
 use crate::plugin::package::grants::{self, Judged};
-use crate::plugin::package::signature::{self, Signed};
+use crate::plugin::package::signature::{self, Signed, TrustedKey};
+use crate::plugin::package::store::Store;
 
-/// Lists.
+/// Lists what is used here; with `all` what is installed and is not, too.
 ///
 /// # Errors
 /// The store or the lock file is broken: exit 1.
-pub fn list(common: &Common) -> Outcome {
+pub fn list(all: bool, common: &Common) -> Outcome {
     let setup = Setup::new(common)?;
     let entries = setup.plugins.catalog().entries();
+    let unused = unused(&setup)?;
+    let listed = || {
+        entries
+            .iter()
+            .map(|entry| (entry, None))
+            .chain(unused.iter().filter(|_| all).map(|(entry, why)| (entry, Some(*why))))
+    };
     if common.format == Format::Json {
-        let list: serde_json::Value = entries.iter().map(describe).collect();
+        let list: serde_json::Value = listed()
+            .map(|(entry, unused)| {
+                let mut description = describe(entry);
+                if let Some(object) = description.as_object_mut() {
+                    object.insert("signer".to_owned(), json!(signer(entry)));
+                    object.insert("unused".to_owned(), json!(unused));
+                }
+                description
+            })
+            .collect();
         println!("{list:#}");
         return Ok(Exit::Success);
     }
-    let rows: Vec<Vec<String>> = entries
-        .iter()
-        .map(|entry| {
-            let digest: String = entry.identity.digest.chars().skip("sha256:".len()).take(12).collect();
-            let interface = entry.manifest.interface.rsplit('@').next().unwrap_or_default();
-            let from = match entry.source {
-                Source::Embedded(_) => "built-in",
-                Source::File(..) => "file",
-                Source::Store(_) => "installed",
-            };
-            vec![
-                entry.manifest.kind.word().to_owned(),
-                entry.identity.name.clone(),
-                printable(&entry.manifest.version),
-                interface.to_owned(),
-                digest,
-                from.to_owned(),
-                calls(entry),
-            ]
-        })
-        .collect();
-    table::print("", &["Kind", "Name", "Version", "Interface", "Digest", "From", "Requests"], &rows);
+    let keys = signature::trusted(&setup.environment).map_err(|error| failed(&error))?;
+    let rows: Vec<Vec<String>> = listed().map(|(entry, unused)| row(entry, unused, &keys)).collect();
+    table::print("", &["Kind", "Name", "Version", "Interface", "Digest", "From", "Signer", "Requests"], &rows);
+    if !all && !unused.is_empty() {
+        eprintln!("{} more are installed and not used here; `--all` lists them", unused.len());
+    }
     Ok(Exit::Success)
+}
+
+fn row(entry: &Entry, unused: Option<&str>, keys: &[TrustedKey]) -> Vec<String> {
+    let digest: String = entry.identity.digest.chars().skip("sha256:".len()).take(12).collect();
+    let interface = entry.manifest.interface.rsplit('@').next().unwrap_or_default();
+    let from = unused.unwrap_or(match entry.source {
+        Source::Embedded(_) => "built-in",
+        Source::File(..) => "file",
+        Source::Store(_) => "installed",
+    });
+    let signer = signer(entry).map(|public| {
+        let trusted = keys.iter().find(|key| key.public == public);
+        trusted.map_or_else(|| "not trusted".to_owned(), |key| key.name.clone())
+    });
+    vec![
+        entry.manifest.kind.word().to_owned(),
+        entry.identity.name.clone(),
+        printable(&entry.manifest.version),
+        interface.to_owned(),
+        digest,
+        from.to_owned(),
+        signer.map_or_else(|| "-".to_owned(), |signer| printable(&signer)),
+        calls(entry),
+    ]
+}
+
+/// The public key that has signed a plugin: of an installed one as the index has it, which `verify` compares with the bytes.
+fn signer(entry: &Entry) -> Option<String> {
+    match &entry.source {
+        Source::Embedded(_) => None,
+        Source::File(..) => entry.signed().ok()?.signer().map(str::to_owned),
+        Source::Store(stored) => stored.installed.signer.clone(),
+    }
+}
+
+/// What is installed and not used here, and why.
+fn unused(setup: &Setup) -> Result<Vec<(Entry, &'static str)>, Failure> {
+    let Some(store) = Store::of(&setup.environment) else { return Ok(Vec::new()) };
+    let used = setup.plugins.catalog().entries();
+    let mut unused = Vec::new();
+    for plugin in store.read().map_err(|error| failed(&error))? {
+        if used.iter().any(|entry| entry.identity.digest == plugin.digest) {
+            continue;
+        }
+        let by_name = used.iter().find(|entry| entry.identity.name == plugin.manifest.name);
+        let why = match by_name {
+            Some(entry) if entry.identity.built_in => "name of a built-in",
+            Some(_) => "superseded",
+            None => "not in the lock",
+        };
+        let entry = Entry::of_store(&store, &plugin).map_err(|error| Failure::of_plugin(Exit::Failure, &error))?;
+        unused.push((entry, why));
+    }
+    Ok(unused)
 }
 
 /// The host interfaces that a plugin asks for, each once.
@@ -164,7 +219,9 @@ fn print(entry: &Entry, imports: &[String], judged: &[Judged], signed: Option<&S
         because(&request.reason).iter().for_each(|line| println!("{line}"));
         match judged {
             Judged::Allowed(rules) => println!("      policy: {} ({})", palette.good("allowed"), rules.join(", ")),
-            Judged::Refused(why) => println!("      policy: {} ({})", palette.warn("not allowed"), printable(why)),
+            Judged::Refused { why, .. } => {
+                println!("      policy: {} ({})", palette.warn("not allowed"), printable(why))
+            }
         }
     }
     if entry.manifest.requests.is_empty() {

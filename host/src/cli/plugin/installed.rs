@@ -12,7 +12,7 @@ use crate::cli::exit::Exit;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::setup::Setup;
 use crate::plugin::catalog::{Catalog, Entry};
-use crate::plugin::package::lock::{Lock, Pin};
+use crate::plugin::package::lock::{self, Lock, Pin};
 use crate::plugin::package::signature::Signed;
 use crate::plugin::package::store::{Installed, Store, is_meant};
 
@@ -24,6 +24,8 @@ pub fn remove(names: &[String], common: &Common) -> Outcome {
     let (store, _) = store()?;
     let plugins = store.read().map_err(|error| failed(&error))?;
     check_names(names, &plugins)?;
+    // A lock that is broken is told by those who need it.
+    let lock = Lock::read(&project()?).ok().flatten();
     let mut gone = Vec::new();
     for name in names {
         gone.extend(store.remove(name).map_err(|error| failed(&error))?);
@@ -35,6 +37,12 @@ pub fn remove(names: &[String], common: &Common) -> Outcome {
     } else {
         for plugin in &gone {
             println!("removed: {} {} {}", plugin.manifest.name, printable(&plugin.manifest.version), plugin.digest);
+        }
+        for pin in lock.iter().flat_map(|lock| &lock.pins).filter(|pin| gone.iter().any(|one| one.digest == pin.digest))
+        {
+            let (name, version) = (printable(&pin.name), printable(&pin.version));
+            println!("{} here still pins {name} {version}, so nothing runs here until", lock::NAME);
+            println!("it is installed again, or: maddock plugin lock --drop {name}");
         }
     }
     Ok(Exit::Success)
@@ -151,39 +159,81 @@ fn print(reports: &[(String, String, Vec<String>)], format: Format) {
     }
 }
 
-/// Pins what is installed.
+/// What is to be changed in a lock.
+#[derive(Debug)]
+pub struct Changes<'a> {
+    /// Pins of these; of all that is installed, where nothing is taken back.
+    pub names: &'a [String],
+    /// `BUILT-IN=NAME`
+    pub overrides: &'a [String],
+    /// No pins of these any more.
+    pub drops: &'a [String],
+    /// Nothing in the place of these any more.
+    pub restores: &'a [String],
+}
+
+/// Pins what is installed, and takes back what was pinned.
 ///
 /// # Errors
-/// Something is not installed; an override that cannot be: exit 1.
-pub fn lock(names: &[String], overrides: &[String], common: &Common) -> Outcome {
+/// Something is not installed, or not pinned; an override that cannot be: exit 1.
+pub fn lock(changes: &Changes<'_>, common: &Common) -> Outcome {
+    let names = changes.names;
     let (store, _) = store()?;
     let project = project()?;
     let plugins = store.read().map_err(|error| failed(&error))?;
     check_names(names, &plugins)?;
     let mut lock = Lock::read(&project).map_err(|error| failed(&error))?.unwrap_or_default();
+    for built_in in changes.restores {
+        if !lock.drop_override(built_in) {
+            return Err(Failure::new(Exit::Arguments, format!("nothing is in the place of `{}`", printable(built_in))));
+        }
+    }
+    for name in changes.drops {
+        drop_pin(&mut lock, name)?;
+    }
+    let all = names.is_empty() && changes.drops.is_empty() && changes.restores.is_empty();
     // In the order of installation, so that the newest of a name stays.
-    for plugin in plugins.iter().filter(|plugin| names.is_empty() || names.iter().any(|name| is_meant(plugin, name))) {
+    for plugin in plugins.iter().filter(|plugin| all || names.iter().any(|name| is_meant(plugin, name))) {
         lock.put(Pin::of(plugin));
     }
-    for text in overrides {
+    for text in changes.overrides {
         override_built_in(&mut lock, text)?;
     }
     write(&lock, &project, common.format)
 }
 
+fn drop_pin(lock: &mut Lock, name: &str) -> Result<(), Failure> {
+    match lock.drop_pin(name) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(Exit::Arguments, format!("`{}` is not pinned", printable(name)))),
+        Err(built_ins) => {
+            let message = format!("`{name}` is in the place of {}", built_ins.join(", "));
+            let words: Vec<String> = built_ins.iter().map(|name| format!("--drop-override {name}")).collect();
+            Err(Failure::new(Exit::Arguments, message).hint(format!("take that back, too: {}", words.join(" "))))
+        }
+    }
+}
+
 fn override_built_in(lock: &mut Lock, text: &str) -> Result<(), Failure> {
     let (built_in, name) = text.split_once('=').unwrap_or((text, text));
-    if !Catalog::is_built_in(built_in) {
+    let Some(kind) = Catalog::built_in_kind(built_in) else {
         return Err(Failure::new(Exit::Arguments, format!("there is no built-in plugin `{built_in}`"))
             .hint("`maddock plugin list` shows the plugins that there are"));
-    }
-    let Some(digest) = lock.pin(name).map(|pin| pin.digest.clone()) else {
+    };
+    let Some(pin) = lock.pin(name) else {
         return Err(Failure::new(
             Exit::Arguments,
             format!("no plugin `{name}` is pinned, so it cannot replace `{built_in}`"),
         )
         .hint("install it first"));
     };
+    if pin.kind != kind {
+        return Err(Failure::new(
+            Exit::Arguments,
+            format!("`{name}`, a {}, cannot be in the place of `{built_in}`, a {}", pin.kind.word(), kind.word()),
+        ));
+    }
+    let digest = pin.digest.clone();
     lock.override_built_in(built_in, &digest);
     Ok(())
 }

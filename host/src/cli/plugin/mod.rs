@@ -13,6 +13,7 @@ mod push;
 use std::path::Path;
 
 use self::args::PluginAction;
+use self::installed::Changes;
 use super::exit::Exit;
 use super::failure::{Failure, Outcome};
 use super::setup::Setup;
@@ -40,13 +41,15 @@ pub fn waits(action: &PluginAction) -> bool {
 /// A plugin that is not there or not usable: exit 1.
 pub fn run(action: &PluginAction) -> Outcome {
     match action {
-        PluginAction::List { common } => inspect::list(common),
+        PluginAction::List { all, common } => inspect::list(*all, common),
         PluginAction::Inspect { plugin, common } => inspect::inspect(plugin, common),
         PluginAction::Remove { names, common } => installed::remove(names, common),
         PluginAction::Verify { names, require_signature, common } => {
             installed::verify(names, *require_signature, common)
         }
-        PluginAction::Lock { names, r#override, common } => installed::lock(names, r#override, common),
+        PluginAction::Lock { names, r#override, drop, drop_override, common } => {
+            installed::lock(&Changes { names, overrides: r#override, drops: drop, restores: drop_override }, common)
+        }
         PluginAction::Prune { all, common } => installed::prune(*all, common),
         PluginAction::Keygen { file, no_password, password_file } => {
             keys::generate(file, *no_password, password_file.as_deref())

@@ -19,6 +19,8 @@ const MANY: usize = 10_000;
 pub(super) struct Said {
     pub text: String,
     pub fault: Option<String>,
+    /// What it says was done, where that takes a call that policy could refuse.
+    pub claim: Option<&'static str>,
 }
 
 /// One thing to ask.
@@ -32,14 +34,18 @@ enum Asks {
     Finalise(Vec<types::Card>),
     ContextKeys(Vec<types::Card>),
     Plan(Box<build::BuildRequest>),
+    Build(Box<build::BuildRequest>, Box<build::ImagePlan>),
+    Push(Box<build::BuildRequest>, Box<(build::ImagePlan, build::Built)>),
     Arrange(Box<launch::Topology>),
     Detect(String),
     Attach(Box<accelerators::Inventory>, Vec<u32>),
     Report(Box<report::ReportRequest>),
     Describe,
     Job(Box<jobs::Job>),
-    Launch(Box<jobs::Job>),
+    Launch(Box<jobs::Job>, Option<types::WorkPlan>),
     Handle(&'static str, String),
+    /// Of the handle that a launch answers.
+    Launched(&'static str, Box<jobs::Job>, String),
 }
 
 /// The inputs of a kind.
@@ -61,6 +67,11 @@ pub(super) fn of(kind: Kind, provides: &[String]) -> Vec<Input> {
             named("a plan of nothing", Asks::Plan(Box::new(request(Vec::new(), "{}")))),
             named("a plan of one image", Asks::Plan(Box::new(request(vec![card("m", &model("m"))], "{}")))),
             named("a plan from nonsense", Asks::Plan(Box::new(request(vec![card(NONSENSE, NONSENSE)], NONSENSE)))),
+            named("the image of a plan", Asks::Build(Box::new(one_image()), Box::new(image_plan()))),
+            named(
+                "the push of an image",
+                Asks::Push(Box::new(one_image()), Box::new((image_plan(), built(&image_plan())))),
+            ),
         ],
         Kind::Launcher => {
             let names =
@@ -103,9 +114,11 @@ pub(super) fn of(kind: Kind, provides: &[String]) -> Vec<Input> {
                 named("the plan of a job", Asks::Job(Box::new(job(1, "{}")))),
                 named("the plan of a job on nine nodes", Asks::Job(Box::new(job(9, "{}")))),
                 named("the plan of a job of nonsense", Asks::Job(Box::new(hostile()))),
-                named("the start of a job", Asks::Launch(Box::new(job(1, "{}")))),
+                named("the start of a job", Asks::Launch(Box::new(job(1, "{}")), None)),
             ];
             for function in ["watch", "status", "logs", "cancel", "collect", "release"] {
+                let launched = Asks::Launched(function, Box::new(job(1, "{}")), String::new());
+                inputs.push(named(&format!("`{function}` of a job that was started"), launched));
                 inputs.push(named(&format!("`{function}` of no handle"), Asks::Handle(function, String::new())));
                 inputs.push(named(&format!("`{function}` of nonsense"), Asks::Handle(function, NONSENSE.to_owned())));
             }
@@ -115,6 +128,37 @@ pub(super) fn of(kind: Kind, provides: &[String]) -> Vec<Input> {
 }
 
 impl Input {
+    /// Whether it is about how much a plugin bears: to be asked no oftener than that takes.
+    pub(super) fn is_large(&self) -> bool {
+        match &self.asks {
+            Asks::Finalise(cards) => cards.len() >= MANY,
+            Asks::Arrange(topology) => topology.nodes >= 4096,
+            Asks::Attach(_, indices) => indices.len() >= MANY,
+            Asks::Report(request) => request.rows.len() >= MANY,
+            _ => false,
+        }
+    }
+
+    /// Gets what the question needs of other questions: a plan, an image, a handle. False where there is none of it.
+    pub(super) async fn prepare(&mut self, plugin: &Plugin, session: &Session) -> bool {
+        match &mut self.asks {
+            Asks::Build(request, image) => **image = planned(plugin, session, request).await,
+            Asks::Push(request, pushed) => {
+                let image = planned(plugin, session, request).await;
+                let built = plugin.build_image(session, request, &image).await.unwrap_or_else(|_| built(&image));
+                **pushed = (image, built);
+            }
+            Asks::Launch(job, plan) => *plan = plugin.plan_job(session, job).await.ok(),
+            Asks::Launched(_, job, handle) => {
+                let Ok(plan) = plugin.plan_job(session, job).await else { return false };
+                let Ok(launched) = plugin.launch_job(session, job, &plan).await else { return false };
+                *handle = launched;
+            }
+            _ => {}
+        }
+        true
+    }
+
     pub(super) async fn call(&self, plugin: &Plugin, session: &Session) -> Result<Said, PluginError> {
         Ok(match &self.asks {
             Asks::List(tree) => said(&plugin.list_models(session, tree).await?, None),
@@ -125,6 +169,11 @@ impl Input {
             }
             Asks::ContextKeys(cards) => said(&plugin.context_keys(session, "/tree", cards).await?, None),
             Asks::Plan(request) => said(&plugin.plan_images(session, request).await?, None),
+            Asks::Build(request, image) => said(&plugin.build_image(session, request, image).await?, None),
+            Asks::Push(request, pushed) => {
+                let (image, built) = pushed.as_ref();
+                said(&plugin.push_image(session, request, image, built).await?, None).claims("an image was pushed")
+            }
             Asks::Arrange(topology) => {
                 let answer = plugin.arrange(session, topology).await?;
                 said(&answer, (!is_whole(&answer.roles, topology.nodes)).then_some(NOT_WHOLE))
@@ -138,15 +187,19 @@ impl Input {
             Asks::Report(request) => {
                 let answer = plugin.report(session, request).await?;
                 let nameless = answer.iter().any(|produced| produced.path.is_empty());
-                said(&answer, nameless.then_some("it produced a file without a path"))
+                let said = said(&answer, nameless.then_some("it produced a file without a path"));
+                if answer.is_empty() { said } else { said.claims("files were written") }
             }
             Asks::Describe => said(&plugin.describe_target(session).await?, None),
             Asks::Job(job) => said(&plugin.plan_job(session, job).await?, None),
-            Asks::Launch(job) => {
-                let plan = plugin.plan_job(session, job).await?;
-                said(&plugin.launch_job(session, job, &plan).await?, None)
+            Asks::Launch(job, plan) => {
+                let plan = match plan {
+                    Some(plan) => plan.clone(),
+                    None => plugin.plan_job(session, job).await?,
+                };
+                said(&plugin.launch_job(session, job, &plan).await?, None).claims("a job was started")
             }
-            Asks::Handle(function, handle) => match *function {
+            Asks::Handle(function, handle) | Asks::Launched(function, _, handle) => match *function {
                 "watch" => said(&plugin.watch_job(session, handle).await?, None),
                 "status" => said(&plugin.job_status(session, handle).await?, None),
                 "logs" => said(&plugin.job_logs(session, handle).await?, None),
@@ -165,7 +218,35 @@ fn is_whole(roles: &[launch::Role], nodes: u32) -> bool {
 }
 
 fn said(answer: &impl std::fmt::Debug, fault: Option<&str>) -> Said {
-    Said { text: format!("{answer:?}"), fault: fault.map(str::to_owned) }
+    Said { text: format!("{answer:?}"), fault: fault.map(str::to_owned), claim: None }
+}
+
+impl Said {
+    fn claims(self, claim: &'static str) -> Self {
+        Self { claim: Some(claim), ..self }
+    }
+}
+
+/// The first image that a builder plans. A scripted host has no files, so that many plan none: then one that nobody planned.
+async fn planned(plugin: &Plugin, session: &Session, request: &build::BuildRequest) -> build::ImagePlan {
+    let plan = plugin.plan_images(session, request).await;
+    plan.ok().and_then(|plan| plan.images.into_iter().next()).unwrap_or_else(image_plan)
+}
+
+fn image_plan() -> build::ImagePlan {
+    build::ImagePlan {
+        key: "m".to_owned(),
+        model: "m".to_owned(),
+        log_file: "m.build.log".to_owned(),
+        architecture: None,
+        plan: types::WorkPlan { steps: Vec::new(), artefacts: Vec::new(), warnings: Vec::new(), extra: Vec::new() },
+        details: "{}".to_owned(),
+    }
+}
+
+fn built(image: &build::ImagePlan) -> build::Built {
+    let made = types::Image { reference: image.key.clone(), digest: None, registry_reference: None, local: true };
+    build::Built { image: made, duration: 1.0, manifest_entry: "{}".to_owned() }
 }
 
 fn card(name: &str, model: &str) -> types::Card {
@@ -193,6 +274,11 @@ fn request(cards: Vec<types::Card>, context: &str) -> build::BuildRequest {
         log_directory: "/output".to_owned(),
         extra: Vec::new(),
     }
+}
+
+fn one_image() -> build::BuildRequest {
+    let registry = Some("registry.example.com/team".to_owned());
+    build::BuildRequest { registry, ..request(vec![card("m", &model("m"))], "{}") }
 }
 
 fn arranges(launcher: &str, nodes: u32, processes: u32, config: &str) -> Asks {

@@ -1,6 +1,7 @@
 //! A host made of a script: every function that a component imports answers by its type alone, and is written down. It has
 //! no effects, so that any plugin can be tried anywhere.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wasmtime::component::types::ComponentItem;
@@ -20,8 +21,8 @@ struct Scripted;
 pub enum Answers {
     /// The least that the type allows: nothing is there.
     Empty,
-    /// Policy refuses it.
-    Denied,
+    /// Policy refuses it: what can be refused after so many such calls that were answered as by `Empty`.
+    DeniedAfter(usize),
     /// Nobody answers.
     Unavailable,
 }
@@ -29,7 +30,7 @@ pub enum Answers {
 impl Answers {
     fn kind(self) -> &'static str {
         match self {
-            Self::Denied => "denied",
+            Self::DeniedAfter(_) => "denied",
             Self::Empty | Self::Unavailable => "unavailable",
         }
     }
@@ -40,12 +41,14 @@ impl Answers {
 pub struct Script {
     answers: Answers,
     calls: Arc<Mutex<Vec<String>>>,
+    /// How many calls can have been refused, whether they were or not.
+    refusable: Arc<AtomicUsize>,
 }
 
 impl Script {
     /// A script that nothing was called of.
     pub fn new(answers: Answers) -> Self {
-        Self { answers, calls: Arc::default() }
+        Self { answers, calls: Arc::default(), refusable: Arc::default() }
     }
 
     /// What was called: interface, function, and the digest of the arguments.
@@ -53,9 +56,24 @@ impl Script {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether anything was called that can be refused.
+    /// How many calls were made that can be refused.
+    pub fn refusable(&self) -> usize {
+        self.refusable.load(Ordering::Relaxed)
+    }
+
+    /// Whether anything was refused.
     pub fn was_refused(&self) -> bool {
-        self.answers == Answers::Denied && self.calls().iter().any(|call| !call.starts_with("events."))
+        matches!(self.answers, Answers::DeniedAfter(answered) if self.refusable() > answered)
+    }
+
+    /// Whether a call that can fail does so.
+    fn fails(&self, called: usize) -> bool {
+        let before = self.refusable.fetch_add(1, Ordering::Relaxed);
+        match self.answers {
+            Answers::Empty => called > PATIENCE,
+            Answers::DeniedAfter(answered) => before >= answered || called > PATIENCE,
+            Answers::Unavailable => true,
+        }
     }
 
     /// Writes a call down; answers how many there were.
@@ -72,6 +90,13 @@ impl Script {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push(format!("{name} {digest}"));
         calls.len()
+    }
+
+    /// A call that can be refused, as if somebody had made it.
+    #[cfg(test)]
+    pub(super) fn pretend(&self, name: &str) {
+        let called = self.write(name, &[]);
+        self.fails(called);
     }
 
     /// Puts everything that an interface has into a linker.
@@ -116,8 +141,8 @@ impl Script {
 
     fn answer(&self, ty: &Type, called: usize, context: &mut StoreContextMut<'_, State>) -> wasmtime::Result<Val> {
         if let Type::Result(result) = ty
-            && (self.answers != Answers::Empty || called > PATIENCE)
             && let Some(Type::Record(error)) = result.err()
+            && self.fails(called)
         {
             let fields = error.fields().map(|field| {
                 let value = match field.name {

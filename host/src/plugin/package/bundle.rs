@@ -4,6 +4,9 @@
 //! All of a bundle is read and compared before anything of it is used. Nothing is unpacked by the names in it: what is no
 //! plain file, is not in the list, comes twice, or is too large refuses the whole. Keys, policy and lock of a bundle are for
 //! a person to look at: a bundle that could trust itself would prove nothing.
+//!
+//! A tar file without such a list is no bundle, but may hold components with signatures beside them; nothing else of it is
+//! looked at.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -52,7 +55,7 @@ impl Bundle {
     /// Writes it as one file, the same bytes for the same content.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written, or nobody could read what would be written.
     pub fn write(&self, output: &Path) -> Result<()> {
         let cannot = |error: std::io::Error| PackageError::of_file("write", output, &error);
         let files = self
@@ -76,6 +79,9 @@ impl Bundle {
         }
         let mut bytes = archive.into_inner().map_err(cannot)?;
         bytes.flush().map_err(cannot)?;
+        Self::of(bytes.as_slice()).map_err(|message| {
+            PackageError::new(format!("`{}` could not be read again: {message}", output.display()))
+        })?;
         replace(output, &bytes, 0o644)
     }
 
@@ -135,17 +141,95 @@ impl Bundle {
     pub fn candidates(&self, source: &str) -> Vec<Candidate> {
         self.files
             .iter()
-            .filter(|(path, _)| path.starts_with("plugins/") && path.ends_with(".wasm"))
+            .filter(|(path, _)| path.ends_with(".wasm"))
             .map(|(path, bytes)| Candidate {
                 bytes: bytes.clone(),
-                signature: self
-                    .files
-                    .get(&format!("{path}.sig"))
+                signature: ["sig", "minisig"]
+                    .iter()
+                    .find_map(|extension| self.files.get(&format!("{path}.{extension}")))
                     .map(|text| String::from_utf8_lossy(text).into_owned()),
                 source: source.to_owned(),
             })
             .collect()
     }
+}
+
+/// A tar file.
+#[derive(Debug)]
+pub enum Archive {
+    /// With the list in front, and as that says.
+    Bundle(Bundle),
+    /// Without one: its components and their signatures.
+    Plain(Bundle),
+}
+
+impl Archive {
+    /// Reads a tar file.
+    ///
+    /// # Errors
+    /// It begins like a bundle and is none, or it is one that no components are taken from.
+    pub fn read(path: &Path) -> Result<Self> {
+        let open = || std::fs::File::open(path).map_err(|error| PackageError::of_file("read", path, &error));
+        let wrong = |message| PackageError::new(format!("`{}`: {message}", path.display()));
+        if begins_with_list(open()?).map_err(wrong)? {
+            return Bundle::read(path).map(Self::Bundle);
+        }
+        plain(open()?).map(Self::Plain).map_err(wrong)
+    }
+}
+
+fn no_tar(error: std::io::Error) -> String {
+    format!("not a tar file: {error}")
+}
+
+fn begins_with_list(reader: impl Read) -> std::result::Result<bool, String> {
+    let mut archive = tar::Archive::new(reader);
+    let first = archive.entries().map_err(no_tar)?.next().transpose().map_err(no_tar)?;
+    Ok(first.is_some_and(|entry| *entry.path_bytes() == *LIST.as_bytes()))
+}
+
+/// The components and signatures of a tar file that somebody made by hand, wherever in it they lie. What is neither is passed
+/// over; what is neither file nor directory refuses the whole.
+fn plain(reader: impl Read) -> std::result::Result<Bundle, String> {
+    let mut archive = tar::Archive::new(reader);
+    let mut bundle = Bundle::default();
+    let mut left = LARGEST;
+    for (at, entry) in archive.entries().map_err(no_tar)?.enumerate() {
+        let mut entry = entry.map_err(no_tar)?;
+        if at >= MOST {
+            return Err(format!("it has more than {MOST} files"));
+        }
+        let name = String::from_utf8(entry.path_bytes().into_owned()).map_err(|_| "a name in it is no text")?;
+        let shown = name.escape_debug().to_string();
+        let kind = entry.header().entry_type();
+        if kind.is_dir() || kind.is_pax_global_extensions() {
+            continue;
+        }
+        if !kind.is_file() {
+            return Err(format!("`{shown}` in it is no plain file"));
+        }
+        let name = name.strip_prefix("./").unwrap_or(&name);
+        if ![".wasm", ".wasm.sig", ".wasm.minisig"].iter().any(|ending| name.ends_with(ending)) {
+            continue;
+        }
+        if !name.split('/').all(is_plain) {
+            return Err(format!("`{shown}` is no path that a component may have"));
+        }
+        let limit = LARGEST_COMPONENT.min(left);
+        let mut bytes = Vec::new();
+        entry.by_ref().take(limit + 1).read_to_end(&mut bytes).map_err(|error| format!("`{shown}`: {error}"))?;
+        left = left.checked_sub(bytes.len() as u64).ok_or_else(|| format!("`{shown}` is too large"))?;
+        if bytes.len() as u64 > LARGEST_COMPONENT {
+            return Err(format!("`{shown}` is too large"));
+        }
+        if bundle.files.insert(name.to_owned(), bytes).is_some() {
+            return Err(format!("`{shown}` comes twice"));
+        }
+    }
+    if bundle.files.keys().any(|path| path.ends_with(".wasm")) {
+        return Ok(bundle);
+    }
+    Err(format!("it does not begin with {LIST}, so it is no bundle, and there is no `.wasm` file in it"))
 }
 
 fn parse(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Line>, String> {
@@ -179,15 +263,27 @@ fn parse(bytes: &[u8]) -> std::result::Result<BTreeMap<String, Line>, String> {
 
 /// The paths that there may be: two files at the top, and files with plain names in two directories.
 fn is_fit(path: &str) -> bool {
-    let plain = |name: &str| {
-        !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
     match path.split_once('/') {
         None => matches!(path, "policy.toml" | "maddock.lock"),
-        Some(("plugins", name)) => plain(name) && (name.ends_with(".wasm") || name.ends_with(".wasm.sig")),
-        Some(("keys", name)) => plain(name) && name.ends_with(".pub"),
+        Some(("plugins", name)) => is_plain(name) && (name.ends_with(".wasm") || name.ends_with(".wasm.sig")),
+        Some(("keys", name)) => is_plain(name) && name.ends_with(".pub"),
         Some(_) => false,
     }
+}
+
+/// Names without anything that means something to whoever unpacks them.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+/// The path in a bundle of a public key that somebody named.
+#[must_use]
+pub fn key_path(name: &str) -> String {
+    let plain: String = name.chars().map(|c| if is_plain(&format!("a{c}")) { c } else { '-' }).collect();
+    let plain = plain.trim_start_matches('.');
+    format!("keys/{}.pub", if plain.is_empty() { "key" } else { plain })
 }
 
 /// Whether a file is a tar file.
@@ -237,6 +333,56 @@ mod tests {
         bundle.write(&path).unwrap();
         assert!(is_tar(&path).unwrap());
         assert_eq!(Bundle::read(&path).unwrap().files, bundle.files);
+    }
+
+    #[test]
+    fn what_nobody_could_read_is_not_written() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("b.tar");
+        let mut bundle = Bundle::default();
+        bundle.put("keys/of me.pub", b"two".to_vec());
+        let error = bundle.write(&path).unwrap_err();
+        assert!(error.message.contains("`keys/of me.pub` is no path"), "{error}");
+        assert!(!path.exists());
+        for (name, expected) in [("of me", "keys/of-me.pub"), ("..", "keys/key.pub"), ("a.b", "keys/a.b.pub")] {
+            assert_eq!(key_path(name), expected);
+            assert!(is_fit(&key_path(name)));
+        }
+    }
+
+    #[test]
+    fn a_tar_file_without_a_list_is_searched_for_components_and_nothing_else() {
+        use tar::EntryType::{Directory, Link, Regular, Symlink};
+        let of = |entries: &[(&str, &[u8], tar::EntryType)]| plain(&tarred(entries)[..]);
+        let found = of(&[
+            ("./", b"", Directory),
+            ("./a.wasm", b"one", Regular),
+            ("./a.wasm.minisig", b"signed", Regular),
+            ("more/b.wasm", b"two", Regular),
+            ("README.md", b"text", Regular),
+            ("policy.toml", b"text", Regular),
+        ])
+        .unwrap();
+        assert_eq!(found.files.keys().collect::<Vec<_>>(), ["a.wasm", "a.wasm.minisig", "more/b.wasm"]);
+        let candidates = found.candidates("x.tar");
+        assert_eq!(candidates.len(), 2);
+        assert_eq!(candidates[0].signature.as_deref(), Some("signed"));
+        let many: Vec<String> = (0..=MOST).map(|number| format!("{number}")).collect();
+        let many: Vec<(&str, &[u8], tar::EntryType)> =
+            many.iter().map(|name| (name.as_str(), &b""[..], Regular)).collect();
+        let cases: [(&[(&str, &[u8], tar::EntryType)], &str); 7] = [
+            (&[("a.txt", b"", Regular)], "no `.wasm` file in it"),
+            (&[("a.wasm", b"", Symlink)], "no plain file"),
+            (&[("a.wasm", b"", Regular), ("a", b"", Link)], "no plain file"),
+            (&[("../a.wasm", b"", Regular)], "no path that a component may have"),
+            (&[("/a.wasm", b"", Regular)], "no path that a component may have"),
+            (&[("a.wasm", b"1", Regular), ("./a.wasm", b"2", Regular)], "comes twice"),
+            (&many, "more than 1000 files"),
+        ];
+        for (entries, words) in cases {
+            let error = of(entries).unwrap_err();
+            assert!(error.contains(words), "{words}: {error}");
+        }
     }
 
     #[test]

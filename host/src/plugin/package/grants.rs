@@ -1,12 +1,14 @@
 //! What a plugin asks for, as lines of a policy, and whether the policy in force allows it. Installing grants nothing:
 //! these are what a person pastes, or tells `install --grant` to write, after having read the reasons.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{PackageError, Result, replace};
 use crate::capability::gate::Identity;
-use crate::capability::policy::vocabulary::CallSet;
-use crate::capability::policy::{Policy, Roots, Verdict};
+use crate::capability::policy::matcher::Matcher;
+use crate::capability::policy::rule::{Effect, Rule};
+use crate::capability::policy::vocabulary::{self, CallSet, Words};
+use crate::capability::policy::{Level, Policy, PolicyError, Roots, Verdict, read};
 use crate::plugin::Environment;
 use crate::plugin::manifest::{Manifest, Request};
 
@@ -26,25 +28,90 @@ pub enum Judged {
     /// All of it, by these rules.
     Allowed(Vec<String>),
     /// Some of it is not: the first refusal.
-    Refused(String),
+    Refused {
+        /// The call and the deciding rule.
+        why: String,
+        /// What would allow it; none where nothing can.
+        remedy: Option<String>,
+    },
 }
 
-/// The lines that grant a component all that it asks for. A text after each says why it asks.
+/// What is wrong with a request, and what may stand there.
+pub type Unspeakable = (String, Option<String>);
+
+/// The lines that grant a component all that it asks for. A text before each says why it asks.
 #[must_use]
 pub fn lines(manifest: &Manifest, digest: &str) -> String {
+    manifest.requests.iter().map(|request| format!("{}\n", lines_of(manifest, digest, request))).collect()
+}
+
+fn lines_of(manifest: &Manifest, digest: &str, request: &Request) -> String {
     let mut text = String::new();
-    for request in &manifest.requests {
-        let why = format!("{} {}: {}", manifest.name, manifest.version, request.reason);
-        folded(&why, WIDTH).iter().for_each(|line| text.push_str(&format!("# {line}\n")));
-        text.push_str("[[allow]]\n");
-        text.push_str(&format!("plugin = {}\ndigest = {}\n", quoted(&manifest.name), quoted(digest)));
-        text.push_str(&format!("calls = {}\n", list(&request.calls)));
-        for (name, values) in &request.scope {
-            text.push_str(&format!("scope.{} = {}\n", key(name), list(values)));
-        }
-        text.push('\n');
+    let why = format!("{} {}: {}", manifest.name, manifest.version, request.reason);
+    folded(&why, WIDTH).iter().for_each(|line| text.push_str(&format!("# {line}\n")));
+    text.push_str("[[allow]]\n");
+    text.push_str(&format!("plugin = {}\ndigest = {}\n", quoted(&manifest.name), quoted(digest)));
+    text.push_str(&format!("calls = {}\n", list(&request.calls)));
+    let calls = calls_of(request);
+    for (name, values) in &request.scope {
+        let value = match values.as_slice() {
+            [value] if is_number(calls, name) => format!("{{ max = {} }}", amount(value)),
+            _ => list(values),
+        };
+        text.push_str(&format!("scope.{} = {value}\n", key(name)));
     }
     text
+}
+
+/// The calls of a request that there are.
+fn calls_of(request: &Request) -> CallSet {
+    let mut calls = CallSet::default();
+    request.calls.iter().for_each(|pattern| drop(calls.add(pattern)));
+    calls
+}
+
+/// Whether a scope of one of these calls is a number, of which policy has a ceiling in the place of patterns.
+fn is_number(calls: CallSet, name: &str) -> bool {
+    calls.words().find_map(|words| words.scope(name)).is_some_and(|scope| scope.kind.is_number())
+}
+
+/// A number as it stands; a text such as `64 GiB` as one.
+fn amount(value: &str) -> String {
+    match value.parse::<f64>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => number.to_string(),
+        _ => quoted(value),
+    }
+}
+
+/// Whether policy has words for what a component asks for: what none can say, none can grant.
+///
+/// # Errors
+/// The first request that is not so.
+pub fn check(manifest: &Manifest) -> std::result::Result<(), Unspeakable> {
+    let nobody = format!("sha256:{}", "0".repeat(64));
+    for request in &manifest.requests {
+        rule_of(manifest, &nobody, request).map_err(|(message, hint)| {
+            (format!("it asks for `{}` as no policy can say it: {message}", request.calls.join("`, `")), hint)
+        })?;
+    }
+    Ok(())
+}
+
+/// A request as the policy's own reader understands the lines that grant it.
+fn rule_of(manifest: &Manifest, digest: &str, request: &Request) -> std::result::Result<Rule, Unspeakable> {
+    let calls = calls_of(request);
+    let several = |(name, values): &(&String, &Vec<String>)| values.len() != 1 && is_number(calls, name);
+    if let Some((name, _)) = request.scope.iter().find(several) {
+        return Err((format!("`{name}` is a ceiling: one number"), None));
+    }
+    let text = format!("schema = {}\n{}", read::SCHEMA, lines_of(manifest, digest, request));
+    let content = read::read("requests", &text, &roots(), None).map_err(|faults| match faults.into_iter().next() {
+        // That hint is about the file of a policy.
+        Some(fault) if fault.hint.as_ref().is_some_and(|hint| hint.contains("{ max")) => (fault.message, None),
+        Some(fault) => (fault.message, fault.hint),
+        None => ("it cannot be read".to_owned(), None),
+    })?;
+    content.rules.into_iter().next().ok_or_else(|| ("it grants nothing".to_owned(), None))
 }
 
 /// A text in lines of so many characters, broken between words.
@@ -106,40 +173,46 @@ fn covers(had: &Request, call: &str, wanted: &Request) -> bool {
 /// # Errors
 /// The policy cannot be read.
 pub fn judge(identity: &Identity, manifest: &Manifest, load: impl Fn(Roots) -> Result<Policy>) -> Result<Vec<Judged>> {
+    let policy = load(roots())?;
+    Ok(manifest.requests.iter().map(|request| of_request(&policy, identity, manifest, request)).collect())
+}
+
+fn roots() -> Roots {
     let root = |name: &str| {
         ROOTS.iter().find(|(own, _)| *own == name).map(|(_, path)| PathBuf::from(path)).unwrap_or_default()
     };
-    let roots = Roots { tree: root("$tree"), run: root("$run"), output: root("$output"), results: root("$results") };
-    let policy = load(roots)?;
-    Ok(manifest.requests.iter().map(|request| of_request(&policy, identity, request)).collect())
+    Roots { tree: root("$tree"), run: root("$run"), output: root("$output"), results: root("$results") }
 }
 
-fn of_request(policy: &Policy, identity: &Identity, request: &Request) -> Judged {
-    let mut calls = CallSet::default();
-    for pattern in &request.calls {
-        if let Err((message, _)) = calls.add(pattern) {
-            return Judged::Refused(message);
-        }
-    }
-    if let Some(name) = request.scope.keys().find(|name| !calls.words().any(|words| words.scope(name).is_some())) {
-        return Judged::Refused(format!("none of these calls has a scope `{name}`"));
-    }
+fn of_request(policy: &Policy, identity: &Identity, manifest: &Manifest, request: &Request) -> Judged {
+    let wanted = match rule_of(manifest, &identity.digest, request) {
+        Ok(wanted) => wanted,
+        Err((why, _)) => return Judged::Refused { why, remedy: None },
+    };
     let mut rules = Vec::new();
-    for words in calls.words() {
-        let asked: Vec<(&'static str, String)> = request
-            .scope
-            .iter()
-            .filter_map(|(name, values)| Some((words.scope(name)?.name, values)))
-            .flat_map(|(name, values)| values.iter().map(move |value| (name, example(value))))
-            .collect();
-        match policy.decide(identity, words.call, &asked) {
+    for words in wanted.calls.words() {
+        match policy.decide(identity, words.call, &asked(words, request, &wanted)) {
             Verdict::Allowed { rule } => rules.push(rule.to_string()),
-            Verdict::Denied(denial) => return Judged::Refused(format!("`{}`: {}", words.call, denial.rule)),
+            Verdict::Denied(denial) => {
+                let remedy = denial.remedy.lines().next().map(|line| line.trim_end_matches(':').to_owned());
+                return Judged::Refused { why: format!("`{}`: {}", words.call, denial.rule), remedy };
+            }
         }
     }
     rules.sort();
     rules.dedup();
     Judged::Allowed(rules)
+}
+
+/// Values of a call that only rules as wide as the request cover.
+fn asked(words: &Words, request: &Request, wanted: &Rule) -> Vec<(&'static str, String)> {
+    let scopes = request.scope.iter().filter_map(|(name, values)| Some((words.scope(name)?.name, values)));
+    scopes
+        .flat_map(|(name, values)| match wanted.matcher(name) {
+            Some(Matcher::Max(max)) => vec![(name, max.to_string())],
+            _ => values.iter().map(|value| (name, example(value))).collect(),
+        })
+        .collect()
 }
 
 /// A value that only a pattern as wide as this one covers.
@@ -166,33 +239,88 @@ pub fn user_policy(environment: &Environment) -> Option<PathBuf> {
     super::signature::configuration(environment).map(|directory| directory.join("policy.toml"))
 }
 
-/// Writes the grants of a component to the user's policy file, once.
-///
-/// # Errors
-/// The file cannot be read or written, or is not TOML.
-pub fn write(environment: &Environment, manifest: &Manifest, digest: &str) -> Result<Option<PathBuf>> {
-    let Some(path) = user_policy(environment) else {
-        return Err(PackageError::new(
-            "there is no place for a policy of yours: neither XDG_CONFIG_HOME nor HOME is set",
-        ));
-    };
-    let before = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "schema = 1\n".to_owned(),
-        Err(error) => return Err(PackageError::of_file("read", &path, &error)),
-    };
-    if before.contains(digest) || manifest.requests.is_empty() {
-        return Ok(None);
+/// The user's policy with what components ask for: read, and not written yet.
+#[derive(Debug)]
+pub struct Granting {
+    path: PathBuf,
+    text: String,
+    /// How many rules are new.
+    rules: usize,
+}
+
+impl Granting {
+    /// Adds a rule for each request that no rule of the file grants already.
+    ///
+    /// # Errors
+    /// There is no place for the file; it, or what it would become, is no policy.
+    pub fn of(environment: &Environment, components: &[(&Identity, &Manifest)]) -> Result<Self> {
+        let Some(path) = user_policy(environment) else {
+            return Err(PackageError::new(
+                "there is no place for a policy of yours: neither XDG_CONFIG_HOME nor HOME is set",
+            ));
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("schema = {}\n", read::SCHEMA),
+            Err(error) => return Err(PackageError::of_file("read", &path, &error)),
+        };
+        let mut granting = Self { path, text, rules: 0 };
+        let mut policy = granting.policy(&granting.text)?;
+        for (who, manifest) in components {
+            for request in &manifest.requests {
+                if !grants(&policy, who, manifest, request)? {
+                    let rule = lines_of(manifest, &who.digest, request);
+                    let text = format!("{}\n\n{rule}", granting.text.trim_end());
+                    policy = granting.policy(&text)?;
+                    granting.text = text;
+                    granting.rules += 1;
+                }
+            }
+        }
+        Ok(granting)
     }
-    let text = format!("{}\n\n{}\n", before.trim_end(), lines(manifest, digest).trim_end());
-    toml::from_str::<toml::Table>(&text).map_err(|error| {
-        PackageError::new(format!("`{}` is not TOML, so nothing was added: {}", path.display(), error.message()))
-    })?;
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(|error| PackageError::of_file("make", directory, &error))?;
+
+    /// The file as the gate would read it.
+    fn policy(&self, text: &str) -> Result<Policy> {
+        let name = self.path.display().to_string();
+        let read = Policy::shipped(roots()).and_then(|policy| policy.with_layer(Level::User, &name, text));
+        read.map_err(|error: PolicyError| {
+            let hint = error.hint();
+            let error = PackageError::new(format!("nothing was granted, as it would not be a policy: {error}"));
+            hint.into_iter().fold(error, PackageError::hint)
+        })
     }
-    replace(&path, text.as_bytes(), 0o600)?;
-    Ok(Some(path))
+
+    /// Writes the file, where there is something new; answers where.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self) -> Result<Option<&Path>> {
+        if self.rules == 0 {
+            return Ok(None);
+        }
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory).map_err(|error| PackageError::of_file("make", directory, &error))?;
+        }
+        replace(&self.path, self.text.as_bytes(), 0o600)?;
+        Ok(Some(&self.path))
+    }
+}
+
+/// Whether rules of the user's file grant all of a request. What takes it away again is another matter.
+fn grants(policy: &Policy, who: &Identity, manifest: &Manifest, request: &Request) -> Result<bool> {
+    let wanted = rule_of(manifest, &who.digest, request).map_err(|(message, _)| PackageError::new(message))?;
+    let own =
+        || policy.layers().iter().filter(|layer| layer.level == Level::User).flat_map(|layer| &layer.content.rules);
+    Ok(wanted.calls.words().all(|words| {
+        let asked = asked(words, request, &wanted);
+        own().any(|rule| {
+            rule.effect == Effect::Allow
+                && rule.who.is_granted(who)
+                && vocabulary::find(words.call).is_some_and(|(at, _)| rule.calls.has(at))
+                && rule.covers(words, &asked)
+        })
+    }))
 }
 
 #[cfg(test)]
@@ -206,7 +334,16 @@ mod tests {
         .unwrap()
     }
 
+    const READ: &str = r#"{"calls":["files.read"],"scope":{"path":["$run/**"]},"reason":"reads \"it\""}"#;
     const READS: &str = r#"[{"calls":["files.read"],"scope":{"path":["$run/**"]},"reason":"reads \"it\""}]"#;
+
+    fn digest() -> String {
+        super::super::digest_of(b"a")
+    }
+
+    fn built_in() -> Identity {
+        Identity { name: "a".to_owned(), digest: digest(), built_in: true, signer: None }
+    }
 
     #[test]
     fn the_lines_are_a_policy() {
@@ -214,6 +351,58 @@ mod tests {
         let policy: toml::Table = toml::from_str(&text).unwrap();
         assert_eq!(policy["allow"][0]["digest"].as_str(), Some("sha256:0"));
         assert_eq!(policy["allow"][0]["scope"]["path"][0].as_str(), Some("$run/**"));
+    }
+
+    #[test]
+    fn what_is_a_number_is_granted_as_a_ceiling() {
+        let requests = r#"[{"calls":["process.run"],"scope":{"time":["60"],"program":["id"]},"reason":""},
+            {"calls":["docker.create-container"],"scope":{"memory":["64 GiB"],"pids-limit":["100"]},"reason":""}]"#;
+        let text = lines(&manifest(requests), &digest());
+        for line in
+            ["scope.time = { max = 60 }", "scope.memory = { max = \"64 GiB\" }", "scope.pids-limit = { max = 100 }"]
+        {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert_eq!(check(&manifest(requests)), Ok(()));
+        let judged = |time: &str| {
+            let rules = format!(
+                "schema = 1\n[[allow]]\nplugin = \"a\"\ncalls = [\"process.run\"]\nscope.time = {{ max = {time} }}"
+            );
+            let load = |roots| Ok(Policy::of_text(roots, "p.toml", &rules).unwrap());
+            let requests = r#"[{"calls":["process.run"],"scope":{"time":["60"]},"reason":""}]"#;
+            judge(&built_in(), &manifest(requests), load).unwrap().remove(0)
+        };
+        assert_eq!(judged("60"), Judged::Allowed(vec!["p.toml:2".to_owned()]));
+        assert!(matches!(judged("59"), Judged::Refused { .. }));
+    }
+
+    #[test]
+    fn what_no_policy_can_say_is_told() {
+        let table = [
+            (r#"{"calls":["files.raed"],"reason":""}"#, "there is no call `files.raed`"),
+            (r#"{"calls":[],"reason":""}"#, "`calls` is empty"),
+            (
+                r#"{"calls":["files.read"],"scope":{"image":["x"]},"reason":""}"#,
+                "none of these calls has a scope `image`",
+            ),
+            (r#"{"calls":["files.read"],"scope":{"path":["$run/*.csv"]},"reason":""}"#, "a whole segment"),
+            (r#"{"calls":["files.read"],"scope":{"path":["@mine"]},"reason":""}"#, "there is no set `mine`"),
+            (r#"{"calls":["files.read"],"scope":{"path":["$home/x"]},"reason":""}"#, "there is no directory `$home`"),
+            (r#"{"calls":["process.run"],"scope":{"time":["soon"]},"reason":""}"#, "`time` is a number"),
+            (r#"{"calls":["process.run"],"scope":{"time":["1","2"]},"reason":""}"#, "`time` is a ceiling: one number"),
+        ];
+        for (request, words) in table {
+            let (message, _) = check(&manifest(&format!("[{READ},{request}]"))).unwrap_err();
+            assert!(message.contains(words), "{words}: {message}");
+        }
+        assert_eq!(check(&manifest(READS)), Ok(()));
+    }
+
+    #[test]
+    fn what_built_in_plugins_ask_for_can_be_said() {
+        for entry in crate::plugin::catalog::Catalog::new(&[]).unwrap().entries() {
+            assert_eq!(check(&entry.manifest), Ok(()), "{}", entry.identity.name);
+        }
     }
 
     #[test]
@@ -246,7 +435,7 @@ mod tests {
     fn a_request_is_judged_as_wide_as_it_is() {
         let rules =
             "schema = 1\n[[allow]]\nplugin = \"a\"\ncalls = [\"files.read\"]\nscope.path = [\"$run/*\", \"/etc/x\"]\n";
-        let identity = Identity { name: "a".to_owned(), digest: "sha256:0".to_owned(), built_in: true, signer: None };
+        let identity = built_in();
         let judged = |values: &str| {
             let requests = format!(r#"[{{"calls":["files.read"],"scope":{{"path":[{values}]}},"reason":""}}]"#);
             let load = |roots| Ok(Policy::of_text(roots, "p.toml", rules).unwrap());
@@ -254,20 +443,52 @@ mod tests {
         };
         assert_eq!(judged(r#""$run/*""#), Judged::Allowed(vec!["p.toml:2".to_owned()]));
         assert_eq!(judged(r#""/etc/x""#), Judged::Allowed(vec!["p.toml:2".to_owned()]));
-        assert!(matches!(judged(r#""$run/**""#), Judged::Refused(_)));
-        assert!(matches!(judged(r#""/etc/*""#), Judged::Refused(_)));
-        assert!(matches!(judged(r#""$tree/*""#), Judged::Refused(_)));
+        assert!(matches!(judged(r#""$run/**""#), Judged::Refused { .. }));
+        assert!(matches!(judged(r#""/etc/*""#), Judged::Refused { .. }));
+        assert!(matches!(judged(r#""$tree/*""#), Judged::Refused { .. }));
+    }
+
+    fn configured(place: &Path) -> Environment {
+        [("XDG_CONFIG_HOME".to_owned(), place.display().to_string())].into_iter().collect()
+    }
+
+    fn grant(environment: &Environment, manifest: &Manifest) -> Result<Option<PathBuf>> {
+        let who = Identity { built_in: false, ..built_in() };
+        Granting::of(environment, &[(&who, manifest)])?.write().map(|path| path.map(Path::to_owned))
     }
 
     #[test]
     fn grants_are_written_once_and_never_into_a_broken_file() {
         let place = tempfile::tempdir().unwrap();
-        let environment: Environment =
-            [("XDG_CONFIG_HOME".to_owned(), place.path().display().to_string())].into_iter().collect();
-        let path = write(&environment, &manifest(READS), "sha256:0").unwrap().unwrap();
-        assert_eq!(write(&environment, &manifest(READS), "sha256:0").unwrap(), None);
-        std::fs::write(&path, "schema = [").unwrap();
-        assert!(write(&environment, &manifest(READS), "sha256:0").is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "schema = [");
+        let environment = configured(place.path());
+        let path = grant(&environment, &manifest(READS)).unwrap().unwrap();
+        assert_eq!(grant(&environment, &manifest(READS)).unwrap(), None);
+        for broken in ["schema = [", "schema = 1\nallowed = []\n", "schema = 1\nallow = []\n"] {
+            std::fs::write(&path, broken).unwrap();
+            let error = grant(&environment, &manifest(READS)).unwrap_err();
+            assert!(error.message.contains("nothing was granted"), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), broken);
+        }
+    }
+
+    #[test]
+    fn what_is_granted_already_is_judged_by_rules_and_not_by_the_look_of_the_file() {
+        let place = tempfile::tempdir().unwrap();
+        let environment = configured(place.path());
+        let path = user_policy(&environment).unwrap();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let granted = |before: &str| {
+            std::fs::write(&path, format!("schema = 1\n{before}")).unwrap();
+            grant(&environment, &manifest(READS)).unwrap();
+            std::fs::read_to_string(&path).unwrap().matches("[[allow]]").count()
+        };
+        let digest = digest();
+        let rule = |rest: &str| format!("[[allow]]\nplugin = \"a\"\ndigest = \"{digest}\"\n{rest}\n");
+        assert_eq!(granted(&format!("# {digest} is to be looked at\n")), 1);
+        assert_eq!(granted(&format!("[[deny]]\ndigest = \"{digest}\"\ncalls = [\"files.write\"]\n")), 1);
+        assert_eq!(granted(&rule("calls = [\"files.stat\"]")), 2);
+        assert_eq!(granted(&rule("calls = [\"files.read\"]\nscope.path = [\"$run/x\"]")), 2);
+        assert_eq!(granted(&rule("calls = [\"files.read\"]\nscope.path = [\"$run/**\"]")), 1);
+        assert_eq!(granted(&rule("calls = [\"files.*\"]")), 1);
     }
 }

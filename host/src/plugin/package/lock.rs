@@ -156,6 +156,38 @@ impl Lock {
         self.overrides.sort_by(|a, b| a.built_in.cmp(&b.built_in));
     }
 
+    /// Takes a pin back; answers whether there was one.
+    ///
+    /// # Errors
+    /// It is in the place of built-in plugins, whose names are answered.
+    pub fn drop_pin(&mut self, name: &str) -> std::result::Result<bool, Vec<String>> {
+        let Some(digest) = self.pin(name).map(|pin| pin.digest.clone()) else { return Ok(false) };
+        let replaced = self.overrides.iter().filter(|line| line.digest == digest);
+        let replaced: Vec<String> = replaced.map(|line| line.built_in.clone()).collect();
+        if !replaced.is_empty() {
+            return Err(replaced);
+        }
+        self.pins.retain(|pin| pin.name != name);
+        Ok(true)
+    }
+
+    /// Puts a built-in plugin back into its place; answers whether another was there.
+    pub fn drop_override(&mut self, built_in: &str) -> bool {
+        let before = self.overrides.len();
+        self.overrides.retain(|line| line.built_in != built_in);
+        self.overrides.len() != before
+    }
+
+    /// What it says of some components; none where that is nothing.
+    #[must_use]
+    pub fn part(&self, digests: &[&str]) -> Option<Self> {
+        let has = |digest: &String| digests.contains(&digest.as_str());
+        let pins: Vec<Pin> = self.pins.iter().filter(|pin| has(&pin.digest)).cloned().collect();
+        let overrides: Vec<Override> = self.overrides.iter().filter(|line| has(&line.digest)).cloned().collect();
+        let something = !pins.is_empty() || !overrides.is_empty();
+        something.then_some(Self { version: self.version, pins, overrides })
+    }
+
     /// The text of the file.
     ///
     /// # Errors
@@ -207,6 +239,33 @@ mod tests {
         lock.override_built_in("launchers", &pin("a", '1').digest);
         lock.put(pin("a", '2'));
         assert_eq!(lock.overrides[0].digest, pin("a", '2').digest);
+    }
+
+    #[test]
+    fn a_pin_is_taken_back_unless_something_stands_on_it() {
+        let mut lock = Lock::default();
+        lock.put(pin("a", '1'));
+        lock.put(pin("b", '2'));
+        lock.override_built_in("launchers", &pin("a", '1').digest);
+        assert_eq!(lock.drop_pin("absent"), Ok(false));
+        assert_eq!(lock.drop_pin("b"), Ok(true));
+        assert_eq!(lock.drop_pin("a"), Err(vec!["launchers".to_owned()]));
+        assert!(lock.drop_override("launchers") && !lock.drop_override("launchers"));
+        assert_eq!(lock.drop_pin("a"), Ok(true));
+        assert_eq!(lock, Lock::default());
+    }
+
+    #[test]
+    fn a_part_of_a_lock_speaks_of_nothing_else() {
+        let mut lock = Lock::default();
+        lock.put(pin("a", '1'));
+        lock.put(pin("b", '2'));
+        lock.override_built_in("launchers", &pin("b", '2').digest);
+        let part = lock.part(&[&pin("a", '1').digest]).unwrap();
+        assert_eq!((part.pins.len(), part.overrides.len()), (1, 0));
+        let part = lock.part(&[&pin("b", '2').digest]).unwrap();
+        assert_eq!((part.pins.len(), part.overrides.len()), (1, 1));
+        assert_eq!(lock.part(&[&pin("c", '3').digest]), None);
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub fn make(place: &Path, kind: Kind, name: &str, language: Language) -> Result<
             let more = if serde { "serde = { version = \"1\", features = [\"derive\"] }\n" } else { "" };
             add("Cargo.toml", filled(template!("new_cargo.toml")).replace("DEPENDENCIES\n", more));
             add("Cargo.lock", lock_file(name, serde)?);
-            add("README.md", filled(template!("readme_rust.md")));
+            let more = if kind == Kind::Builder { template!("readme_builder.md") } else { "" };
+            add("README.md", filled(&format!("{}{more}", template!("readme_rust.md"))));
             add(".gitignore", "/target/\n".to_owned());
         }
         (Language::Python, Kind::Reporter) => {
@@ -302,6 +303,19 @@ mod tests {
         assert!(make(place.path(), Kind::Launcher, "hello", Language::Rust).is_err());
         assert!(make(place.path(), Kind::Launcher, "../x", Language::Rust).is_err());
         assert!(make(place.path(), Kind::Gpu, "g", Language::Python).is_err());
+    }
+
+    #[test]
+    fn a_builders_project_says_in_whose_place_it_is_put() {
+        let place = tempfile::tempdir().unwrap();
+        let project = make(place.path(), Kind::Builder, "mine", Language::Rust).unwrap();
+        let text = std::fs::read_to_string(project.join("README.md")).unwrap();
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("maddock plugin lock mine --override "));
+        let (built_in, name) = line.unwrap().split_once('=').unwrap();
+        assert_eq!(crate::plugin::catalog::Catalog::built_in_kind(built_in), Some(Kind::Builder));
+        assert_eq!(name, "mine");
+        let other = make(place.path(), Kind::Launcher, "other", Language::Rust).unwrap();
+        assert!(!std::fs::read_to_string(other.join("README.md")).unwrap().contains("--override"));
     }
 
     #[test]

@@ -20,13 +20,21 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// What it says about itself.
+    ///
+    /// # Errors
+    /// It has no usable manifest.
+    pub fn manifest(&self) -> Result<Manifest> {
+        Manifest::of_component(&self.bytes)
+            .map_err(|message| PackageError::new(format!("`{}`: {message}", self.source)))
+    }
+
     /// Judges it: manifest, digest, signature.
     ///
     /// # Errors
     /// No usable manifest, or a signature that is wrong.
     pub fn arrive(self, keys: &[TrustedKey], time: &str) -> Result<(Arrival, Signed)> {
-        let manifest = Manifest::of_component(&self.bytes)
-            .map_err(|message| PackageError::new(format!("`{}`: {message}", self.source)))?;
+        let manifest = self.manifest()?;
         let signed = signature::check(&self.bytes, self.signature.as_deref(), keys);
         if let Signed::Wrong(why) = &signed {
             return Err(PackageError::new(format!("`{}`: {why}", self.source))
