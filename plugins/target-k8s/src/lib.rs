@@ -195,8 +195,9 @@ impl Guest for Plugin {
 
     fn logs(handle: String) -> Result<()> {
         let handle = Handle::read(&handle)?;
+        let snapshot = handle.look()?.ok_or_else(|| failed(format!("nothing is known about Job {}", handle.job)))?;
         let mut output = watch::Output::of(&handle);
-        while !output.tell() {}
+        output.so_far(&snapshot);
         if output.is_complete() { Ok(()) } else { Err(failed("not all output of the pods could be read")) }
     }
 
