@@ -25,10 +25,14 @@ pub mod section;
 pub mod watch;
 
 use plan::{Surroundings, Work};
+use results::Bringing;
 use section::{Section, Strategy};
 
 /// How long a first look at a Job may take.
 const LOOK_MS: u32 = 10_000;
+/// How often, and with what pause, results are tried for by who comes to a job that has ended.
+const LATER_TRIES: u32 = 20;
+const LATER_MS: u32 = 2_000;
 
 /// What `launch` answers, as JSON text.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,6 +129,27 @@ fn make(work: &Work) -> Result<()> {
     Err(error)
 }
 
+/// Brings what pods still keep: whoever has watched has brought it, and nobody may have. Answers what is known then.
+fn bring_what_waits(handle: &Handle, snapshot: Option<Snapshot>) -> Option<Snapshot> {
+    let mut known = snapshot?;
+    let mut bringing = Bringing::default();
+    for _ in 0..LATER_TRIES {
+        let outstanding = |pod: &&kube::Pod| {
+            let newest = outcome::newest(&known, pod.index).is_some_and(|newest| newest.name == pod.name);
+            newest && !results::has_come(handle, pod.index, Some(pod))
+        };
+        let pods: Vec<kube::Pod> = known.pods.iter().filter(outstanding).cloned().collect();
+        bringing.attempt(handle, &pods);
+        if !bringing.is_unsettled(&pods) {
+            break;
+        }
+        if let Ok(Some(news)) = kube::next_change(&handle.connection(), &handle.job, known.change, LATER_MS) {
+            known = news;
+        }
+    }
+    Some(known)
+}
+
 /// Says what should have come and cannot: the run may succeed without it.
 fn missing(collection: &mut Collection, what: String) {
     events::log(Level::Warning, &what, &[]);
@@ -214,15 +239,11 @@ impl Guest for Plugin {
         if let Some(why) = results::unclear(&handle) {
             collection.facts.push(fact("unclear", why));
         }
-        let snapshot = handle.look().unwrap_or_default();
+        let snapshot = bring_what_waits(&handle, handle.look().unwrap_or_default());
         let pod_of = |index: u32| snapshot.as_ref().and_then(|snapshot| outcome::newest(snapshot, index));
         let mut outstanding = Vec::new();
         for index in 0..handle.nodes {
             let pod = pod_of(index);
-            // Whoever has watched has brought them; nobody may have.
-            if let Some(pod) = pod.filter(|pod| results::wait(pod) && !results::has_come(&handle, index, Some(pod))) {
-                let _ = results::bring(&handle, pod);
-            }
             if pod.is_none_or(outcome::may_have_begun) && !results::has_come(&handle, index, pod) {
                 outstanding.push(index);
             }

@@ -281,10 +281,13 @@ fn secret_variables(
 fn bundle(job: &Job, name: &str, section: &Section, settled: &[String], workspace: Vec<File>) -> Result<Bundle> {
     let job = without_keep_alive(job);
     let on_claim = !section.results_claim.is_empty() || section.results_storage(job.topology.nodes).is_some();
-    let wait = section.results_wait.unwrap_or(match (job.options.has(JobOptions::DETACH), on_claim) {
+    let detached = job.options.has(JobOptions::DETACH);
+    // One that is attended now and may be left has to wait for both: for who attends it, and for who comes later.
+    let may_be_left = job.extra.iter().any(|entry| entry.name == "may-be-left" && entry.value == "true");
+    let wait = section.results_wait.unwrap_or(match (detached, on_claim) {
         (true, true) => 0,
-        (true, false) => RESULTS_WAIT_DETACHED,
-        (false, _) => RESULTS_WAIT,
+        (_, false) if detached || may_be_left => RESULTS_WAIT_DETACHED,
+        (_, _) => RESULTS_WAIT,
     });
     let (entries, of_node) = script::entries(&job);
     let mut files = workspace;

@@ -14,9 +14,9 @@ use maddock_sdk::{Result, failed};
 use crate::Handle;
 use crate::objects::MODEL;
 use crate::outcome::{self, GivenUp, Trouble};
-use crate::results;
+use crate::results::{self, Bringing};
 
-/// How long one wait for output takes at most; the state is looked at in between.
+/// How long the last output is waited for at a time.
 const WAIT_MS: u32 = 500;
 /// How long one wait takes at most where nothing happens: for output while models run, else for another state.
 const LONG_WAIT_MS: u32 = 5_000;
@@ -299,7 +299,7 @@ pub fn follow(handle: &Handle) -> Result<Ending> {
     let mut patience = Patience::default();
     let mut deadline = Deadline::of(handle);
     let mut told = Told::default();
-    let mut tried: BTreeMap<String, bool> = BTreeMap::new();
+    let mut bringing = Bringing::default();
     let mut last: Option<Snapshot> = None;
     let given_up = loop {
         let seen = last.as_ref().map_or(0, |snapshot| snapshot.change);
@@ -308,20 +308,14 @@ pub fn follow(handle: &Handle) -> Result<Ending> {
         let wait = if by_output { 0 } else { LONG_WAIT_MS };
         if let Some(news) = kube::next_change(&handle.connection(), &handle.job, seen, wait)? {
             told.tell(&news, handle.nodes);
-            for pod in news.pods.iter().filter(|pod| results::wait(pod)) {
-                if !tried.contains_key(&pod.name) {
-                    let brought = results::bring(handle, pod);
-                    if let Err(error) = &brought {
-                        events::log(Level::Warning, &format!("pod {}: {}", pod.name, error.message), &[]);
-                    }
-                    tried.insert(pod.name.clone(), brought.is_ok());
-                }
-            }
             let over = outcome::is_over(&news);
             last = Some(news);
             if over {
                 break None;
             }
+        }
+        if let Some(last) = &last {
+            bringing.attempt(handle, &last.pods);
         }
         output.tell(if by_output { LONG_WAIT_MS } else { 0 });
         let now = Instant::now();

@@ -247,6 +247,34 @@ fn retries_and_times() {
 }
 
 #[test]
+fn results_wait_longer_where_nobody_may_be_there() {
+    let kept = |section: Value, options: JobOptions, may_be_left: bool| {
+        let mut job = job(1, section);
+        job.options = options;
+        if may_be_left {
+            job.extra.push(maddock_sdk::types::Entry { name: "may-be-left".into(), value: "true".into() });
+        }
+        let work = made(&job);
+        let files = work.objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+        let mut files = files["data"].as_object().unwrap().iter();
+        let (_, keeper) = files.find(|(name, _)| name.ends_with("keeper.sh")).unwrap();
+        let (_, left) = keeper.as_str().unwrap().split_once("maddock_left=").unwrap();
+        left.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let claim = || json!({"results_pvc": "mine"});
+    for (section, options, may_be_left, seconds) in [
+        (json!({}), JobOptions::empty(), false, 120),
+        (json!({}), JobOptions::empty(), true, 600),
+        (json!({}), JobOptions::DETACH, true, 600),
+        (json!({"results_wait": 5}), JobOptions::empty(), true, 5),
+        (claim(), JobOptions::empty(), true, 120),
+        (claim(), JobOptions::DETACH, true, 0),
+    ] {
+        assert_eq!(kept(section.clone(), options, may_be_left), seconds, "{section} {options:?} {may_be_left}");
+    }
+}
+
+#[test]
 fn no_time_limit() {
     let mut job = job(1, json!({}));
     job.time_limit = None;
