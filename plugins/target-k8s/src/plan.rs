@@ -57,6 +57,8 @@ pub struct Work {
     pub queue_timeout: Option<u64>,
     /// When the cluster ends the Job, in seconds.
     pub deadline: Option<u64>,
+    /// Seconds after its end in which the cluster deletes the Job by itself.
+    pub ttl: Option<u64>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -183,6 +185,7 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
         start_timeout: section.start_timeout.unwrap_or(START_TIMEOUT),
         queue_timeout: section.queue_timeout,
         deadline: deadline(job, &section),
+        ttl: section.ttl,
         warnings,
         image,
         name,
@@ -201,11 +204,11 @@ fn has_tools(config: &Value) -> bool {
     config.get("tools").and_then(Value::as_array).is_some_and(|tools| !tools.is_empty())
 }
 
-/// The cluster that the section names. The default place of connections is left to the host, which looks at others first.
+/// The cluster that the section names. Without a file the host looks where the cluster's own clients look.
 fn connection(section: &Section, home: Option<&str>) -> Result<Connection> {
     let written = section.kubeconfig.as_str();
     let kubeconfig = match (written, written.strip_prefix("~/"), home) {
-        ("" | "~/.kube/config", ..) => String::new(),
+        ("", ..) => String::new(),
         (_, Some(below), Some(home)) => format!("{home}/{below}"),
         (path, None, _) if path.starts_with('/') => path.to_owned(),
         _ => {

@@ -371,9 +371,12 @@ fn secrets_are_in_no_text() {
 
 #[test]
 fn a_place_of_connections_is_absolute() {
-    for (written, expected) in
-        [("", ""), ("~/.kube/config", ""), ("~/lab", "/home/me/lab"), ("/etc/k8s.conf", "/etc/k8s.conf")]
-    {
+    for (written, expected) in [
+        ("", ""),
+        ("~/.kube/config", "/home/me/.kube/config"),
+        ("~/lab", "/home/me/lab"),
+        ("/etc/k8s.conf", "/etc/k8s.conf"),
+    ] {
         assert_eq!(made(&job(1, json!({ "kubeconfig": written }))).connection.kubeconfig, expected);
     }
     let error = prepare(&job(1, json!({"kubeconfig": "lab.config"})), surroundings()).unwrap_err();
