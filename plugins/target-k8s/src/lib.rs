@@ -260,7 +260,7 @@ impl Guest for Plugin {
         let standing = outcome::standing(&snapshot, handle.nodes);
         // Pods that keep their results keep the Job from ending: somebody has to fetch them, who asks this first.
         let ended = outcome::is_over(&snapshot) || outcome::models_have_ended(&snapshot, handle.nodes);
-        let ending = ended.then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, None, true));
+        let ending = ended.then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, handle.ttl, None, true));
         Ok(JobStatus { phase: standing.phase, reason: standing.reason, ending })
     }
 

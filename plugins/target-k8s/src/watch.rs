@@ -337,7 +337,7 @@ pub fn follow(handle: &Handle) -> Result<Ending> {
     for (node, pod) in output.unclear(&last, handle.nodes) {
         results::note_unclear(handle, node, &pod)?;
     }
-    Ok(outcome::ending(&handle.job, &last, handle.nodes, given_up.as_ref(), output.is_complete()))
+    Ok(outcome::ending(&handle.job, &last, handle.nodes, handle.ttl, given_up.as_ref(), output.is_complete()))
 }
 
 #[cfg(test)]
