@@ -8,7 +8,7 @@ use maddock_sdk::{Result, failed, invalid, local, registry};
 
 use crate::bundle::{Bundle, File};
 use crate::names;
-use crate::objects::{self, Shape};
+use crate::objects::{self, Profile, Shape};
 use crate::script;
 use crate::section::{self, Section, Strategy};
 
@@ -121,21 +121,27 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
     if work.is_empty() || work.split('/').any(|part| matches!(part, ".." | "")) {
         return Err(invalid(format!("`{work}` cannot be a work directory")));
     }
-    let restricted = match job.profile.as_str() {
-        "" | "compatible" => false,
-        "restricted" => true,
+    let profiling = section.profiling.unwrap_or_else(|| has_tools(&config));
+    let profile = match job.profile.as_str() {
+        // Accelerators and profilers need what ordinary programs do not.
+        "" if job.topology.gpus_per_node > 0 || profiling || has_tools(&config) || section.host_ipc => {
+            Profile::Compatible
+        }
+        "" => Profile::Plain,
+        "compatible" => Profile::Compatible,
+        "restricted" => Profile::Restricted,
         other => {
             return Err(invalid(format!("there is no container profile `{other}`"))
                 .hint("there are `compatible` and `restricted`"));
         }
     };
+    let restricted = profile == Profile::Restricted;
     let image = image_reference(job.image.as_ref(), &section.pull_policy)?;
     let name = names::base(&job.model, &job.run_id, &job.id);
     let mut warnings = std::mem::take(&mut section.warnings);
     if job.options.has(JobOptions::KEEP_ALIVE) {
         warnings.push("nothing is kept alive in a cluster: its devices belong to the next job".to_owned());
     }
-    let profiling = section.profiling.unwrap_or_else(|| has_tools(&config));
     for (asked, what) in [(profiling, "what profilers need (SYS_PTRACE)"), (section.host_ipc, "`k8s.host_ipc`")] {
         if asked && restricted {
             warnings.push(format!("the restricted profile leaves out {what}"));

@@ -177,6 +177,91 @@ fn the_restricted_profile_as_a_given_user() {
     check("restricted-user", &job);
 }
 
+/// What the Pod Security level *restricted* asks of a pod, rule by rule, as <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
+/// has them: each with what the pod says against it.
+fn against_restricted(pod: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut rule = |what: &str, holds: bool| {
+        if !holds {
+            wrong.push(what.to_owned());
+        }
+    };
+    for member in ["hostNetwork", "hostPID", "hostIPC"] {
+        rule(member, pod[member] != true);
+    }
+    let kinds =
+        ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
+    for volume in pod["volumes"].as_array().into_iter().flatten() {
+        let of_a_kind = |name: &String| name == "name" || kinds.contains(&name.as_str());
+        rule("volumes", volume.as_object().unwrap().keys().all(of_a_kind));
+    }
+    let around = &pod["securityContext"];
+    rule("sysctls", around["sysctls"].is_null());
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    for container in lists.iter().flat_map(|list| pod[*list].as_array().into_iter().flatten()) {
+        let own = &container["securityContext"];
+        // A container's own word counts before the pod's.
+        let said = |member: &str| if own[member].is_null() { around[member].clone() } else { own[member].clone() };
+        rule("privileged", own["privileged"] != true);
+        rule("allowPrivilegeEscalation", own["allowPrivilegeEscalation"] == false);
+        rule(
+            "capabilities.drop",
+            own["capabilities"]["drop"].as_array().is_some_and(|all| all.contains(&json!("ALL"))),
+        );
+        let added = own["capabilities"]["add"].as_array().into_iter().flatten();
+        rule("capabilities.add", added.into_iter().all(|name| name == "NET_BIND_SERVICE"));
+        rule("runAsNonRoot", said("runAsNonRoot") == true);
+        rule("runAsUser", said("runAsUser") != 0);
+        rule(
+            "seccompProfile",
+            ["RuntimeDefault", "Localhost"].iter().any(|kind| said("seccompProfile")["type"] == *kind),
+        );
+        rule("appArmorProfile", said("appArmorProfile").is_null());
+        rule("seLinuxOptions", said("seLinuxOptions").is_null());
+        rule("procMount", own["procMount"].is_null());
+        rule("windowsOptions", said("windowsOptions").is_null());
+        let ports = container["ports"].as_array().into_iter().flatten();
+        rule("hostPort", ports.into_iter().all(|port| port["hostPort"].is_null()));
+    }
+    wrong
+}
+
+/// The pods of the Jobs of a golden file.
+fn golden_pods(name: &str) -> Vec<Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.yaml"));
+    let text = std::fs::read_to_string(file).unwrap();
+    let documents = text.split("===== ").filter_map(|part| part.split_once('\n')).map(|(_, document)| document);
+    let objects = documents.filter_map(|document| serde_yaml_ng::from_str::<Value>(document).ok());
+    objects.filter(|object| object["kind"] == "Job").map(|job| job["spec"]["template"]["spec"].clone()).collect()
+}
+
+#[test]
+fn the_restricted_profile_keeps_every_rule_of_the_restricted_pod_security_level() {
+    for name in ["restricted", "restricted-user"] {
+        let pods = golden_pods(name);
+        assert!(!pods.is_empty());
+        for pod in pods {
+            assert_eq!(against_restricted(&pod), [""; 0], "{name}");
+        }
+    }
+    // A collector is a pod, too.
+    let mut job = job(1, json!({"results_storage_size": "1Gi"}));
+    job.profile = "restricted".into();
+    assert_eq!(against_restricted(&made(&job).collector.unwrap()["spec"]["template"]["spec"]), [""; 0]);
+}
+
+#[test]
+fn without_accelerators_and_profilers_pods_break_no_rule_that_ordinary_images_can_keep() {
+    let pod = &golden_pods("one-pod")[0];
+    let mut wrong = against_restricted(pod);
+    wrong.sort();
+    wrong.dedup();
+    assert_eq!(wrong, ["capabilities.drop", "runAsNonRoot"], "what root in an image lives by");
+    for name in ["two-pods-amd", "profiler", "profiler-unprivileged"] {
+        assert!(against_restricted(&golden_pods(name)[0]).contains(&"seccompProfile".to_owned()), "{name}");
+    }
+}
+
 #[test]
 fn placed_on_certain_nodes() {
     let section = json!({"node_selector": {"_comment": "x", "accelerator": "mi300", "rack": 7}, "tolerations": [
