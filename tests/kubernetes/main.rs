@@ -15,6 +15,7 @@ mod attempts;
 mod detached;
 mod disturbed;
 mod ground;
+mod manifests;
 mod own_cluster;
 mod rights;
 mod trouble;

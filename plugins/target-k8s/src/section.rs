@@ -11,7 +11,7 @@ use crate::quantity::Quantity;
 
 /// Members that upstream reads and this target does not need, each with why.
 const WITHOUT_EFFECT: [(&str, &str); 5] = [
-    ("output_dir", "`--dry-run` prints the objects, and logs and results are in the run's directory"),
+    ("output_dir", "`--dry-run --plan-output DIR` writes the objects, and logs and results are in the run's directory"),
     ("recreate_shared_data_pvc", "claims of others are never deleted"),
     ("data_storage_size", "no claim for data is made: name one by `k8s.data_pvc`"),
     ("data_storage_class", "no claim for data is made: name one by `k8s.data_pvc`"),
