@@ -171,7 +171,7 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
         port: job.topology.main_port,
         env: &env,
         pull_secrets: &pull_secrets,
-        restricted,
+        profile,
         profiling,
         deadline: deadline(job, &section),
         bundle: &bundle,
@@ -359,6 +359,8 @@ impl Work {
             asked.push(scope("kind", kind));
             if kind == "Job" {
                 asked.push(scope("image", &self.image));
+                let pods = object.pointer("/spec/completions").map(Value::to_string).unwrap_or_default();
+                asked.push(scope("node-count", &pods));
             }
             steps.push(Step {
                 summary: format!("make the {kind} `{name}`"),
