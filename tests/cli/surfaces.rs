@@ -21,6 +21,21 @@ fn a_dry_run_prints_the_plan_and_leaves_nothing() {
 }
 
 #[test]
+fn the_texts_of_a_plan_are_written_as_they_are_where_somebody_asks() {
+    let playground = Playground::with(GOOD);
+    let plans = playground.run(&["--tags", "m", "--dry-run", "--plan-output", "texts/all", "--format", "json"]);
+    let plans = plans.exits(0).json();
+    let texts = plans[0]["plan"]["artefacts"].as_array().unwrap();
+    assert!(!texts.is_empty(), "{plans:#}");
+    for text in texts {
+        let file = playground.work().join("texts/all/0-m").join(text["name"].as_str().unwrap());
+        assert_eq!(std::fs::read_to_string(file).unwrap(), text["content"].as_str().unwrap());
+    }
+    assert_eq!(names(&playground.work()), ["texts"]);
+    playground.run(&["--tags", "m", "--plan-output", "texts"]).exits(2);
+}
+
+#[test]
 fn a_dry_run_as_json_has_steps_with_their_calls_and_scopes() {
     let playground = Playground::with(GOOD);
     let plans = playground.run(&["--tags", "m", "--dry-run", "--format", "json"]).exits(0).json();

@@ -4,10 +4,16 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::ground::{Ground, MADDOCK, NOTHING, WAITS, said, until};
+use crate::ground::{Ground, MADDOCK, NOTHING, WAITS, kubectl, said, until};
 
 fn later(ground: &Ground, arguments: &[&str]) -> Output {
-    Command::new(MADDOCK).args(arguments).current_dir(ground.work()).stdin(Stdio::null()).output().unwrap()
+    command(ground, arguments).output().unwrap()
+}
+
+fn command(ground: &Ground, arguments: &[&str]) -> Command {
+    let mut command = Command::new(MADDOCK);
+    command.args(arguments).current_dir(ground.work()).stdin(Stdio::null());
+    command
 }
 
 fn status(ground: &Ground) -> Value {
@@ -34,11 +40,9 @@ fn a_detached_job_goes_on_by_itself_until_another_process_attaches_and_records_i
     let runs: Value = serde_json::from_slice(&later(&ground, &["runs", "--json"]).stdout).unwrap();
     assert_eq!((&runs[0]["run"], &runs[0]["state"]), (&json!(id), &json!("detached")), "{runs:#}");
     until("the job", || is(&ground, "running"));
-    until("its output", || {
-        // A container that has just begun has none.
-        let logs = later(&ground, &["logs", "last"]);
-        String::from_utf8_lossy(&logs.stdout).contains("hello\n").then_some(())
-    });
+    // A container that has just begun may have written nothing yet: its beginning is waited for.
+    let logs = later(&ground, &["logs", "last"]);
+    assert!(String::from_utf8_lossy(&logs.stdout).contains("hello\n"), "{}", said(&logs));
     let early = later(&ground, &["collect", "last"]);
     assert!(early.status.code() == Some(0) && said(&early).contains("running"), "{}", said(&early));
     let attached = Command::new(MADDOCK)
@@ -104,5 +108,48 @@ fn a_detached_job_is_cancelled_from_another_process() {
         (Some("cancelled"), Some("FAILURE")),
         "{job:#}"
     );
+    assert_eq!(ground.left_beside_the_bystander(), NOTHING);
+}
+
+/// The test cluster's connections, by way of a context of this name, to this server.
+fn connections(server: Option<&str>) -> Value {
+    let view = kubectl(&["config", "view", "--raw", "--minify", "--output=json"]);
+    let mut file: Value = serde_json::from_slice(&view.stdout).unwrap();
+    if let Some(server) = server {
+        file["clusters"][0]["cluster"]["server"] = json!(server);
+    }
+    file
+}
+
+#[test]
+fn a_detached_job_is_looked_for_in_its_own_cluster_whatever_the_shell_says() {
+    let Some(ground) = Ground::new("another shell", json!({}), WAITS) else { return };
+    let file = ground.root.path().join("connections");
+    std::fs::write(&file, connections(None).to_string()).unwrap();
+    ground.bystander();
+    let mut detached = ground.command(json!({}), json!({}));
+    let output = detached.arg("--detach").env("KUBECONFIG", &file).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    until("the job", || is(&ground, "running"));
+    // Another shell has other connections, or none.
+    let other = ground.root.path().join("other connections");
+    std::fs::write(&other, connections(Some("https://127.0.0.1:1")).to_string()).unwrap();
+    let output = command(&ground, &["status", "last", "--json"]).env("KUBECONFIG", &other).output().unwrap();
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["jobs"][0]["state"], "running", "{}", said(&output));
+    // The file itself now leads elsewhere, where there is no such Job: nobody takes it for one that was deleted.
+    let way = crate::trouble::way_to_the_cluster();
+    let mut elsewhere = connections(Some(&format!("https://{}", way.address)));
+    elsewhere["clusters"][0]["cluster"]["tls-server-name"] = json!(way.name);
+    std::fs::write(&file, elsewhere.to_string()).unwrap();
+    for word in ["collect", "cancel"] {
+        let output = later(&ground, &[word, "last"]);
+        let text = said(&output);
+        assert!(text.contains(&format!("now leads to {}", way.address)), "{word}: {text}");
+        assert!(!ground.recorded(), "{word}: {text}");
+    }
+    std::fs::write(&file, connections(None).to_string()).unwrap();
+    let cancelled = later(&ground, &["cancel", "last"]);
+    assert_eq!(cancelled.status.code(), Some(0), "{}", said(&cancelled));
     assert_eq!(ground.left_beside_the_bystander(), NOTHING);
 }

@@ -15,6 +15,7 @@ mod attempts;
 mod detached;
 mod disturbed;
 mod ground;
+mod manifests;
 mod own_cluster;
 mod rights;
 mod trouble;
@@ -252,6 +253,47 @@ fn the_restricted_profile_runs_as_nobody_of_consequence() {
     assert!(log.contains("1000\n") && !log.contains("too much"), "{log}");
     assert!(log.contains("CapEff:\t0000000000000000"), "{log}");
     assert!(ground.work().join("a_output.csv").exists());
+}
+
+#[test]
+fn a_namespace_for_restricted_pods_takes_those_of_the_restricted_profile_and_says_so_of_others() {
+    let Some(ground) = Ground::new("pod security", json!({}), GOOD) else { return };
+    let label = "pod-security.kubernetes.io/enforce=restricted";
+    assert!(ground.kubectl(&["label", "namespace", &ground.namespace, label]).status.success());
+    let image = format!("--image={}", ground.image);
+    let rehearsal = ["run", "x", &image, "--privileged", "--dry-run=server", "--namespace", &ground.namespace];
+    if ground.kubectl(&rehearsal).status.success() {
+        println!("skipped: pod security (the cluster is older than that, and takes any pod)");
+        return;
+    }
+    // At once, not when an image or a configuration might have been mended.
+    let output = ground.run(json!({"start_timeout": 100_000}));
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    let job = ground.job();
+    assert_eq!(job["execution"]["state"].as_str(), Some("never-started"), "{job:#}");
+    let reason = job["reason"].as_str().unwrap();
+    assert!(reason.contains("violates PodSecurity") && reason.contains("--container-profile restricted"), "{reason}");
+    // Neither what runs as root in its image nor what needs its powers, and nothing else.
+    assert!(!reason.contains("seccompProfile") && !reason.contains("allowPrivilegeEscalation"), "{reason}");
+    std::fs::remove_dir_all(ground.work().join(".maddock")).unwrap();
+    let output = ground.command(json!({}), json!({})).args(["--container-profile", "restricted"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(ground.work().join("a_output.csv").exists());
+    assert_eq!(ground.left(), NOTHING);
+}
+
+#[test]
+fn a_job_that_the_cluster_deletes_as_soon_as_it_has_ended_has_ended_well() {
+    let Some(ground) = Ground::new("deleted after its end", json!({}), GOOD) else { return };
+    let output = ground.run(json!({"ttl_seconds_after_finished": 0}));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let job = ground.job();
+    assert_eq!(
+        (job["verdict"].as_str(), job["execution"]["state"].as_str()),
+        (Some("SUCCESS"), Some("exited")),
+        "{job:#}"
+    );
+    assert_eq!(ground.left(), NOTHING);
 }
 
 #[test]

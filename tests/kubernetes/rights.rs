@@ -92,6 +92,21 @@ fn an_account_that_may_not_list_nodes_gets_a_warning_and_the_job_is_made() {
 }
 
 #[test]
+fn one_right_that_lacks_keeps_nothing_else_from_being_taken_away() {
+    let claims = "- apiGroups: [\"\"]\n  resources: [\"persistentvolumeclaims\"]\n  verbs: [\"create\", \"get\", \"list\", \"delete\"]\n";
+    let role = role();
+    assert!(role.contains(claims), "{role}");
+    let Some(ground) = Ground::new("no list of claims", json!({}), GOOD) else { return };
+    let connections = account(&ground, &role.replace(claims, ""));
+    let mut command = ground.command(json!({}), json!({}));
+    let output = command.env("KUBECONFIG", &connections).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(left(&ground), NOTHING);
+    let text = said(&output);
+    assert!(text.contains("cannot list what there is of kind PersistentVolumeClaim"), "{text}");
+}
+
+#[test]
 fn without_exec_the_metric_counts_and_the_files_are_said_to_be_missing() {
     let exec = "- apiGroups: [\"\"]\n  resources: [\"pods/exec\"]\n  verbs: [\"create\", \"get\"]\n";
     let role = role();

@@ -10,14 +10,18 @@ use serde_json::{Value, json};
 use crate::ground::{Ground, NOTHING, WAITS, interrupt, kubectl, said, until};
 
 /// A way to the server that can be cut; it counts who tries it meanwhile.
-struct Way {
-    address: SocketAddr,
+pub struct Way {
+    pub address: SocketAddr,
+    /// What the server's certificate calls it.
+    pub name: String,
     state: Arc<State>,
 }
 
 #[derive(Default)]
 struct State {
     cut: AtomicBool,
+    /// So many bytes come from the server before all connections break, once; 0: they do not.
+    until_break: AtomicUsize,
     refused: AtomicUsize,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -27,6 +31,7 @@ impl Way {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State::default());
+        let name = target.rsplit_once(':').unwrap().0.to_owned();
         let shared = state.clone();
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
@@ -36,22 +41,29 @@ impl Way {
                     continue;
                 }
                 let Ok(far) = TcpStream::connect(&target) else { continue };
-                for (from, to) in [(&near, &far), (&far, &near)] {
+                for (from, to, counts) in [(&near, &far, false), (&far, &near, true)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    std::thread::spawn(move || hand_on(from, to));
+                    let state = shared.clone();
+                    std::thread::spawn(move || hand_on(from, to, |bytes| !counts || state.lets_by(bytes)));
                 }
                 open.extend([near, far]);
             }
         });
-        Self { address, state }
+        Self { address, name, state }
     }
 
     fn cut(&self) {
         let mut open = self.state.open.lock().unwrap();
         self.state.cut.store(true, Ordering::SeqCst);
-        for stream in open.drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        shut(&mut open);
+    }
+
+    fn break_after(&self, bytes: usize) {
+        self.state.until_break.store(bytes, Ordering::SeqCst);
+    }
+
+    fn has_broken(&self) -> bool {
+        self.state.until_break.load(Ordering::SeqCst) == 0
     }
 
     fn mend(&self) {
@@ -63,10 +75,31 @@ impl Way {
     }
 }
 
-fn hand_on(mut from: TcpStream, mut to: TcpStream) {
+impl State {
+    /// Counts what comes from the server; false: everything breaks now.
+    fn lets_by(&self, bytes: usize) -> bool {
+        let mut open = self.open.lock().unwrap();
+        let left = self.until_break.load(Ordering::SeqCst);
+        if left == 0 || left > bytes {
+            self.until_break.store(left.saturating_sub(bytes), Ordering::SeqCst);
+            return true;
+        }
+        self.until_break.store(0, Ordering::SeqCst);
+        shut(&mut open);
+        false
+    }
+}
+
+fn shut(open: &mut Vec<TcpStream>) {
+    for stream in open.drain(..) {
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn hand_on(mut from: TcpStream, mut to: TcpStream, lets_by: impl Fn(usize) -> bool) {
     let mut bytes = [0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut bytes) {
-        if to.write_all(&bytes[..read]).is_err() {
+        if !lets_by(read) || to.write_all(&bytes[..read]).is_err() {
             break;
         }
     }
@@ -74,15 +107,24 @@ fn hand_on(mut from: TcpStream, mut to: TcpStream) {
     let _ = from.shutdown(Shutdown::Both);
 }
 
+fn connections() -> Value {
+    serde_json::from_slice(&kubectl(&["config", "view", "--raw", "--minify", "--output=json"]).stdout).unwrap()
+}
+
+/// A way to the cluster under another address.
+pub fn way_to_the_cluster() -> Way {
+    let file = connections();
+    let server = file["clusters"][0]["cluster"]["server"].as_str().unwrap();
+    Way::to(server.trim_start_matches("https://").trim_end_matches('/').to_owned())
+}
+
 /// A way to the cluster, and connections that take it.
 fn way(ground: &Ground) -> (Way, std::path::PathBuf) {
-    let mut file: Value =
-        serde_json::from_slice(&kubectl(&["config", "view", "--raw", "--minify", "--output=json"]).stdout).unwrap();
+    let mut file = connections();
+    let way = way_to_the_cluster();
     let cluster = &mut file["clusters"][0]["cluster"];
-    let server = cluster["server"].as_str().unwrap().trim_start_matches("https://").trim_end_matches('/').to_owned();
-    let way = Way::to(server.clone());
     cluster["server"] = json!(format!("https://{}", way.address));
-    cluster["tls-server-name"] = json!(server.rsplit_once(':').unwrap().0);
+    cluster["tls-server-name"] = json!(way.name);
     let path = ground.root.path().join("connections by another way");
     std::fs::write(&path, file.to_string()).unwrap();
     (way, path)
@@ -143,4 +185,22 @@ fn an_interruption_while_the_server_is_away_ends_the_job_when_it_is_back() {
     assert_eq!(output.status.code(), Some(130), "{}", said(&output));
     assert_eq!(ground.job()["execution"]["state"].as_str(), Some("cancelled"));
     assert_eq!(ground.left_beside_the_bystander(), NOTHING);
+}
+
+#[test]
+fn a_copy_of_results_that_breaks_off_is_made_again_and_costs_nothing() {
+    // More than all else that comes from the server in such a run.
+    let script =
+        "head -c 16M /dev/zero > big_output.csv\necho x,1 > a_output.csv\necho 'performance: 42 things_per_second'\n";
+    let Some(ground) = Ground::new("copy breaks off", json!({}), script) else { return };
+    let (way, connections) = way(&ground);
+    way.break_after(8 << 20);
+    let mut command = ground.command(json!({}), json!({}));
+    let output = command.env("KUBECONFIG", &connections).output().unwrap();
+    assert!(way.has_broken());
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains("it is tried again"), "{}", said(&output));
+    assert_eq!(std::fs::metadata(ground.work().join("big_output.csv")).unwrap().len(), 16 << 20);
+    assert_eq!(std::fs::read_to_string(ground.work().join("a_output.csv")).unwrap(), "x,1\n");
+    assert_eq!(ground.left(), NOTHING);
 }

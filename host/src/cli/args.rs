@@ -245,6 +245,9 @@ pub struct Run {
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write the texts of the plan, each as it would be handed in, to DIR/JOB/
+    #[arg(long, value_name = "DIR", requires = "dry_run")]
+    pub plan_output: Option<PathBuf>,
     /// Which privileges containers get
     #[arg(long, value_name = "PROFILE", value_parser = ["compatible", "restricted"])]
     pub container_profile: Option<String>,

@@ -213,6 +213,9 @@ async fn phases(
     if arguments.dry_run {
         let place = place(invocation, &effective, events, &stop);
         let report = run::run(&place, &target, works, &options).await.map_err(|error| of_run(&error))?;
+        if let Some(directory) = &arguments.plan_output {
+            write_texts(&report, &invocation::absolute(&invocation.setup.output, directory))?;
+        }
         print_plans(&report, arguments.common.format);
         return Ok(planned_exit(&report));
     }
@@ -575,6 +578,27 @@ fn description(effective: &Effective, target: &Chosen, works: &[Work]) -> Map<St
     members
 }
 
+/// Writes the texts of plans as they are, so that others can be given them: a directory for each job.
+fn write_texts(report: &RunReport, directory: &Path) -> Result<(), Failure> {
+    for run::Planned { id, plan, .. } in &report.plans {
+        let place = directory.join(id);
+        let cannot = |path: &Path, cause: &dyn std::fmt::Display| {
+            let message = format!("the plan cannot be written to `{}`: {cause}", path.display());
+            Failure::new(Exit::Failure, message)
+        };
+        std::fs::create_dir_all(&place).map_err(|error| cannot(&place, &error))?;
+        for artefact in &plan.artefacts {
+            // A plugin says what it is called, and not where it lies.
+            if Path::new(&artefact.name).file_name() != Some(std::ffi::OsStr::new(&artefact.name)) {
+                return Err(cannot(&place, &format!("`{}` is no name of a file", artefact.name.escape_debug())));
+            }
+            let file = place.join(&artefact.name);
+            std::fs::write(&file, &artefact.content).map_err(|error| cannot(&file, &error))?;
+        }
+    }
+    Ok(())
+}
+
 fn print_plans(report: &RunReport, format: Format) {
     if format == Format::Json {
         let plans: Value = report
@@ -586,7 +610,7 @@ fn print_plans(report: &RunReport, format: Format) {
         return;
     }
     let palette = style::Palette::of_stdout();
-    for run::Planned { model, plan, refusals } in &report.plans {
+    for run::Planned { model, plan, refusals, .. } in &report.plans {
         println!("{}", palette.strong(&format!("plan of {model}")));
         build::print_plan(plan, refusals);
     }

@@ -5,7 +5,7 @@
 //! nor a storage class is needed.
 
 use maddock_sdk::events::{self, Level, Phase};
-use maddock_sdk::kube::{self, Connection, ObjectRef, Snapshot};
+use maddock_sdk::kube::{self, Connection, ObjectRef, Server, Snapshot};
 use maddock_sdk::registry;
 use maddock_sdk::serde_json;
 use maddock_sdk::target::{Collection, Ending, Guest, Job, JobStatus, TargetInfo};
@@ -25,10 +25,14 @@ pub mod section;
 pub mod watch;
 
 use plan::{Surroundings, Work};
+use results::Bringing;
 use section::{Section, Strategy};
 
 /// How long a first look at a Job may take.
 const LOOK_MS: u32 = 10_000;
+/// How often, and with what pause, results are tried for by who comes to a job that has ended.
+const LATER_TRIES: u32 = 20;
+const LATER_MS: u32 = 2_000;
 
 /// What `launch` answers, as JSON text.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,11 +52,43 @@ pub struct Handle {
     expected: Vec<String>,
     /// An object that holds the claim with the results, where there is one.
     collector: Option<String>,
+    /// Seconds after its end in which the cluster deletes the Job by itself.
+    #[serde(default)]
+    ttl: Option<u64>,
+    /// Host and port of the cluster.
+    #[serde(default)]
+    server: String,
 }
 
 impl Handle {
+    /// Reads one that may be of another process, and sees to it that its words mean the same cluster here.
     fn read(text: &str) -> Result<Self> {
-        serde_json::from_str(text).map_err(|error| invalid(format!("this is no handle of a cluster's Job: {error}")))
+        let handle: Self = serde_json::from_str(text)
+            .map_err(|error| invalid(format!("this is no handle of a cluster's Job: {error}")))?;
+        // A server that is away has said nothing about the Job either.
+        if let (false, Ok(server)) = (handle.server.is_empty(), kube::describe_server(&handle.connection())) {
+            handle.recognise(&server)?;
+        }
+        Ok(handle)
+    }
+
+    /// Refuses a cluster that is not the Job's: there it would not be found, and be taken for one that was deleted.
+    fn recognise(&self, server: &Server) -> Result<()> {
+        let here = said(server, "address");
+        if self.server.is_empty() || here == self.server {
+            return Ok(());
+        }
+        Err(invalid(format!(
+            "Job {} is in the cluster at {}, and the context `{}` of `{}` now leads to {here}",
+            self.job,
+            self.server,
+            self.context,
+            said(server, "kubeconfig")
+        ))
+        .hint(match self.kubeconfig.as_str() {
+            "" => "set KUBECONFIG as it was when the job was handed in",
+            _ => "the file of connections has changed since: the job needs it as it was",
+        }))
     }
 
     fn connection(&self) -> Connection {
@@ -67,6 +103,18 @@ impl Handle {
     fn look(&self) -> Result<Option<Snapshot>> {
         kube::next_change(&self.connection(), &self.job, 0, LOOK_MS)
     }
+}
+
+fn said<'a>(server: &'a Server, name: &str) -> &'a str {
+    server.extra.iter().find(|entry| entry.name == name).map_or("", |entry| entry.value.as_str())
+}
+
+/// The file of connections by which later processes find the cluster. Of several files, or of the cluster around this
+/// process, there is no one name: those are found as they are now.
+fn kubeconfig(named: &str, server: &Server) -> String {
+    let found = said(server, "kubeconfig");
+    let one = found.starts_with('/') && !found.contains(':');
+    if named.is_empty() && one { found.to_owned() } else { named.to_owned() }
 }
 
 /// Prepares a job with what this machine has.
@@ -125,6 +173,27 @@ fn make(work: &Work) -> Result<()> {
     Err(error)
 }
 
+/// Brings what pods still keep: whoever has watched has brought it, and nobody may have. Answers what is known then.
+fn bring_what_waits(handle: &Handle, snapshot: Option<Snapshot>) -> Option<Snapshot> {
+    let mut known = snapshot?;
+    let mut bringing = Bringing::default();
+    for _ in 0..LATER_TRIES {
+        let outstanding = |pod: &&kube::Pod| {
+            let newest = outcome::newest(&known, pod.index).is_some_and(|newest| newest.name == pod.name);
+            newest && !results::has_come(handle, pod.index, Some(pod))
+        };
+        let pods: Vec<kube::Pod> = known.pods.iter().filter(outstanding).cloned().collect();
+        bringing.attempt(handle, &pods);
+        if !bringing.is_unsettled(&pods) {
+            break;
+        }
+        if let Ok(Some(news)) = kube::next_change(&handle.connection(), &handle.job, known.change, LATER_MS) {
+            known = news;
+        }
+    }
+    Some(known)
+}
+
 /// Says what should have come and cannot: the run may succeed without it.
 fn missing(collection: &mut Collection, what: String) {
     events::log(Level::Warning, &what, &[]);
@@ -164,7 +233,9 @@ impl Guest for Plugin {
         );
         let plain = |pattern: &&String| !pattern.contains(['*', '?']);
         let handle = Handle {
-            kubeconfig: work.connection.kubeconfig,
+            kubeconfig: kubeconfig(&work.connection.kubeconfig, &server),
+            server: said(&server, "address").to_owned(),
+            ttl: work.ttl,
             context: server.context,
             namespace: server.namespace,
             job: work.name,
@@ -189,14 +260,15 @@ impl Guest for Plugin {
         let standing = outcome::standing(&snapshot, handle.nodes);
         // Pods that keep their results keep the Job from ending: somebody has to fetch them, who asks this first.
         let ended = outcome::is_over(&snapshot) || outcome::models_have_ended(&snapshot, handle.nodes);
-        let ending = ended.then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, None, true));
+        let ending = ended.then(|| outcome::ending(&handle.job, &snapshot, handle.nodes, handle.ttl, None, true));
         Ok(JobStatus { phase: standing.phase, reason: standing.reason, ending })
     }
 
     fn logs(handle: String) -> Result<()> {
         let handle = Handle::read(&handle)?;
+        let snapshot = handle.look()?.ok_or_else(|| failed(format!("nothing is known about Job {}", handle.job)))?;
         let mut output = watch::Output::of(&handle);
-        while !output.tell() {}
+        output.so_far(&snapshot);
         if output.is_complete() { Ok(()) } else { Err(output.failure()) }
     }
 
@@ -213,15 +285,11 @@ impl Guest for Plugin {
         if let Some(why) = results::unclear(&handle) {
             collection.facts.push(fact("unclear", why));
         }
-        let snapshot = handle.look().unwrap_or_default();
+        let snapshot = bring_what_waits(&handle, handle.look().unwrap_or_default());
         let pod_of = |index: u32| snapshot.as_ref().and_then(|snapshot| outcome::newest(snapshot, index));
         let mut outstanding = Vec::new();
         for index in 0..handle.nodes {
             let pod = pod_of(index);
-            // Whoever has watched has brought them; nobody may have.
-            if let Some(pod) = pod.filter(|pod| results::wait(pod) && !results::has_come(&handle, index, Some(pod))) {
-                let _ = results::bring(&handle, pod);
-            }
             if pod.is_none_or(outcome::may_have_begun) && !results::has_come(&handle, index, pod) {
                 outstanding.push(index);
             }
@@ -285,6 +353,51 @@ impl Guest for Plugin {
             }
         }
         trouble.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(address: &str, kubeconfig: &str) -> Server {
+        let entry = |name: &str, value: &str| Entry { name: name.into(), value: value.into() };
+        Server {
+            version: "v1.33.0".into(),
+            context: "lab".into(),
+            namespace: "n".into(),
+            extra: vec![entry("address", address), entry("kubeconfig", kubeconfig)],
+        }
+    }
+
+    fn handle(server: &str) -> Handle {
+        let text = r#"{"kubeconfig": "", "context": "lab", "namespace": "n", "job": "j", "directory": "/d", "nodes": 1,
+            "start_timeout": 300, "queue_timeout": null, "expected": [], "collector": null}"#;
+        let handle: Handle = serde_json::from_str(text).unwrap();
+        Handle { server: server.into(), ..handle }
+    }
+
+    #[test]
+    fn a_context_that_leads_to_another_cluster_now_is_refused() {
+        assert!(handle("one:6443").recognise(&server("one:6443", "/a")).is_ok());
+        let error = handle("one:6443").recognise(&server("two:6443", "/a")).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidInput);
+        assert!(error.message.contains("one:6443") && error.message.contains("two:6443"), "{}", error.message);
+        // One of an earlier version does not say where its cluster is.
+        assert!(handle("").recognise(&server("two:6443", "/a")).is_ok());
+    }
+
+    #[test]
+    fn the_file_of_connections_that_was_found_is_kept_where_it_is_one() {
+        for (named, found, kept) in [
+            ("", "/home/me/.kube/config", "/home/me/.kube/config"),
+            ("", "/a:/b", ""),
+            ("", "in-cluster", ""),
+            ("", "relative/config", ""),
+            ("/mine", "/mine", "/mine"),
+        ] {
+            assert_eq!(kubeconfig(named, &server("one:6443", found)), kept, "{named} {found}");
+        }
     }
 }
 

@@ -19,6 +19,17 @@ const GRACE: u32 = 60;
 /// The port of the Service: it has none to forward, and has to have one.
 const NO_PORT: u16 = 29500;
 
+/// How much pods may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Upstream's wide options.
+    Compatible,
+    /// What ordinary images live with: they run as root, and have no use for more than that.
+    Plain,
+    /// What the Pod Security level *restricted* takes.
+    Restricted,
+}
+
 /// What the pods of a job are.
 #[derive(Debug)]
 pub struct Shape<'a> {
@@ -40,8 +51,8 @@ pub struct Shape<'a> {
     pub env: &'a [EnvVar],
     /// Names of secret objects with logins.
     pub pull_secrets: &'a [String],
-    /// Whether the least privilege is asked for.
-    pub restricted: bool,
+    /// How much they may.
+    pub profile: Profile,
     /// Whether profilers look into other processes.
     pub profiling: bool,
     /// Seconds until the cluster ends it.
@@ -173,20 +184,31 @@ impl Shape<'_> {
             let references: Vec<Value> = self.pull_secrets.iter().map(|name| json!({"name": name})).collect();
             put(&mut pod, "imagePullSecrets", Value::Array(references));
         }
-        if self.restricted {
-            let user = section.run_as_user.unwrap_or(DEFAULT_USER);
-            let context = json!({
-                "runAsNonRoot": true,
-                "runAsUser": user,
-                "runAsGroup": user,
-                "fsGroup": user,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            });
+        if let Some(context) = self.security() {
             put(&mut pod, "securityContext", context);
-        } else if let Some(user) = section.run_as_user {
-            put(&mut pod, "securityContext", json!({"runAsUser": user, "runAsGroup": user, "fsGroup": user}));
         }
         pod
+    }
+
+    /// What holds for all containers of a pod.
+    fn security(&self) -> Option<Value> {
+        let mut context = json!({});
+        let user = match self.profile {
+            Profile::Restricted => Some(self.section.run_as_user.unwrap_or(DEFAULT_USER)),
+            Profile::Compatible | Profile::Plain => self.section.run_as_user,
+        };
+        if self.profile == Profile::Restricted {
+            put(&mut context, "runAsNonRoot", json!(true));
+        }
+        for member in ["runAsUser", "runAsGroup", "fsGroup"] {
+            if let Some(user) = user {
+                put(&mut context, member, json!(user));
+            }
+        }
+        if self.profile != Profile::Compatible {
+            put(&mut context, "seccompProfile", json!({"type": "RuntimeDefault"}));
+        }
+        context.as_object().is_some_and(|members| !members.is_empty()).then_some(context)
     }
 
     fn pod(&self) -> Value {
@@ -195,7 +217,7 @@ impl Shape<'_> {
         if self.nodes > 1 {
             put(&mut pod, "subdomain", json!(self.name));
         }
-        if section.host_ipc && !self.restricted {
+        if section.host_ipc && self.profile != Profile::Restricted {
             put(&mut pod, "hostIPC", json!(true));
         }
         put(&mut pod, "volumes", Value::Array(self.volumes()));
@@ -217,7 +239,7 @@ impl Shape<'_> {
         }
         let mut model = self.container(MODEL, "node.sh", &self.resources(), mounts);
         put(&mut model, "env", Value::Array(self.variables()));
-        if self.profiling && !self.restricted {
+        if self.profiling && self.profile != Profile::Restricted {
             let context = json!({"capabilities": {"add": ["SYS_PTRACE"]}, "seccompProfile": {"type": "Unconfined"}});
             put(&mut model, "securityContext", context);
         }
@@ -238,10 +260,13 @@ impl Shape<'_> {
             "resources": resources,
             "volumeMounts": mounts,
         });
-        if self.restricted {
-            let context = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
-            put(&mut container, "securityContext", context);
-        }
+        let context = match self.profile {
+            Profile::Compatible => return container,
+            // Root without its capabilities is no root: it could not read what others own, nor install anything.
+            Profile::Plain => json!({"allowPrivilegeEscalation": false}),
+            Profile::Restricted => json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}),
+        };
+        put(&mut container, "securityContext", context);
         container
     }
 

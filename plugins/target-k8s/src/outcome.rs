@@ -24,9 +24,25 @@ const CANNOT_START: [&str; 8] = [
 ];
 /// The same, where time mends nothing.
 const NEVER_STARTS: [&str; 2] = ["InvalidImageName", "ErrImageNeverPull"];
-/// Why a pod was taken away.
-const TAKEN: [&str; 8] =
-    ["Evicted", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "Preempting", "Preempted", "DisruptionTarget"];
+/// Why a pod was taken away: in its status, or, since clusters say so in a condition, in that.
+const TAKEN: [&str; 14] = [
+    "Evicted",
+    "NodeLost",
+    "NodeShutdown",
+    "Shutdown",
+    "Terminated",
+    "Preempting",
+    "Preempted",
+    "DisruptionTarget",
+    "PreemptionByScheduler",
+    "PreemptionByKubeScheduler",
+    "EvictionByEvictionAPI",
+    "DeletionByTaintManager",
+    "TerminationByKubelet",
+    "DeletionByPodGC",
+];
+/// What the cluster says where pods of a namespace have to be of a kind that these are not.
+const POD_SECURITY: &str = "violates PodSecurity";
 /// What the cluster says of a pod whose node does not answer.
 pub const NODE_NOT_READY: &str = "NodeNotReady";
 /// Why a node did not take a pod that it was given.
@@ -183,20 +199,18 @@ pub fn standing(snapshot: &Snapshot, nodes: u32) -> Standing {
                 };
                 return Standing { phase, reason: trouble.reason().to_owned(), trouble: Some(trouble.clone()) };
             }
+            let all = usize::try_from(nodes).unwrap_or(usize::MAX);
+            if pods.len() < all
+                && let Some(message) = warning(snapshot, &["FailedCreate"])
+            {
+                return not_made(message, pods.len(), all);
+            }
             if pods.is_empty() {
-                return match warning(snapshot, &["FailedCreate"]) {
-                    Some(message) => {
-                        let reason = with("the cluster makes no pod", message);
-                        let trouble = Some(Trouble::CannotStart(reason.clone(), false));
-                        Standing { phase: Phase::Queued, reason, trouble }
-                    }
-                    None => plain(Phase::Queued, "no pod has been made yet"),
-                };
+                return plain(Phase::Queued, "no pod has been made yet");
             }
             let models: Vec<&ContainerState> = pods.iter().filter_map(|pod| model(pod)).collect();
             let of = |state: &str| models.iter().filter(|container| container.state == state).count();
             let (running, ended) = (of("running"), of("terminated"));
-            let all = usize::try_from(nodes).unwrap_or(usize::MAX);
             let counted = |count: usize| if all == 1 { String::new() } else { format!("{count} of {all} pods") };
             if ended >= all {
                 plain(Phase::Finishing, "bringing results")
@@ -215,6 +229,21 @@ pub fn standing(snapshot: &Snapshot, nodes: u32) -> Standing {
     }
 }
 
+/// The cluster refuses to make pods of which `made` of `all` are there.
+fn not_made(message: &str, made: usize, all: usize) -> Standing {
+    let what = match made {
+        0 => "the cluster makes no pod".to_owned(),
+        made => format!("the cluster makes no more than {made} of {all} pods"),
+    };
+    let mut reason = with(&what, message);
+    let never = message.contains(POD_SECURITY);
+    if never {
+        reason.push_str("; `--container-profile restricted` makes pods that the level `restricted` takes");
+    }
+    let trouble = Some(Trouble::CannotStart(reason.clone(), never));
+    Standing { phase: Phase::Queued, reason, trouble }
+}
+
 fn places(pods: &[&Pod]) -> String {
     let mut names: Vec<&str> = pods.iter().map(|pod| pod.node_name.as_str()).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
@@ -225,7 +254,9 @@ fn places(pods: &[&Pod]) -> String {
 /// How one pod ended.
 fn of_pod(pod: &Pod) -> (Cause, String) {
     let reason = pod.reason.as_str();
-    if TAKEN.contains(&reason) {
+    // One whose model has come to a good end before, or while it was asked to go, has lost nothing.
+    let well = model(pod).is_some_and(|container| has_ended(container) && container.exit_code == Some(0));
+    if TAKEN.contains(&reason) && !well {
         return (Cause::Lost, with(&format!("the pod was taken away ({reason})"), &pod.message));
     }
     if NOT_TAKEN.contains(&reason) {
@@ -273,9 +304,16 @@ fn is_good(cause: &Cause) -> bool {
     matches!(cause, Cause::Exited(0))
 }
 
-/// How the job `name` of `nodes` pods ended. `given_up` says why nobody waited for it any longer.
+/// How the job `name` of `nodes` pods ended. The cluster deletes it by itself `ttl` seconds after that. `given_up` says why nobody waited for it any longer.
 #[must_use]
-pub fn ending(name: &str, snapshot: &Snapshot, nodes: u32, given_up: Option<&GivenUp>, log_complete: bool) -> Ending {
+pub fn ending(
+    name: &str,
+    snapshot: &Snapshot,
+    nodes: u32,
+    ttl: Option<u64>,
+    given_up: Option<&GivenUp>,
+    log_complete: bool,
+) -> Ending {
     let complete = matches!(snapshot.state, JobState::Complete);
     let endings: Vec<NodeEnding> = (0..nodes)
         .map(|node| match newest(snapshot, node) {
@@ -295,7 +333,7 @@ pub fn ending(name: &str, snapshot: &Snapshot, nodes: u32, given_up: Option<&Giv
             },
         })
         .collect();
-    let (cause, message) = cause(name, snapshot, &endings, given_up);
+    let (cause, message) = cause(name, snapshot, &endings, ttl, given_up);
     let seconds = (0..nodes).filter_map(|node| result(newest(snapshot, node)?)?.seconds);
     Ending { cause, message, duration: seconds.reduce(f64::max), nodes: endings, log_complete }
 }
@@ -334,7 +372,13 @@ fn lost_places(snapshot: &Snapshot) -> String {
     }
 }
 
-fn cause(name: &str, snapshot: &Snapshot, nodes: &[NodeEnding], given_up: Option<&GivenUp>) -> (Cause, String) {
+fn cause(
+    name: &str,
+    snapshot: &Snapshot,
+    nodes: &[NodeEnding],
+    ttl: Option<u64>,
+    given_up: Option<&GivenUp>,
+) -> (Cause, String) {
     let ran = |pod: &Pod| model(pod).is_some_and(|model| !model.started.is_empty());
     let began = nodes.iter().any(|node| !matches!(node.cause, Cause::NeverStarted)) || snapshot.pods.iter().any(ran);
     let waited =
@@ -363,10 +407,18 @@ fn cause(name: &str, snapshot: &Snapshot, nodes: &[NodeEnding], given_up: Option
         }
         JobState::Failed(why) => by_nodes(snapshot, nodes)
             .unwrap_or_else(|| (Cause::Unknown, with(&format!("Job {name} failed ({})", why.name), &why.value))),
-        JobState::Gone => (Cause::Cancelled, format!("Job {name} was deleted")),
+        // Whoever comes later than the cluster itself cannot tell an end from a deletion.
+        JobState::Gone => match ttl {
+            None => (Cause::Cancelled, format!("Job {name} was deleted")),
+            Some(_) if all_known(nodes) => by_nodes(snapshot, nodes).unwrap_or((Cause::Exited(0), String::new())),
+            Some(seconds) => {
+                let by =
+                    format!("perhaps by the cluster, {seconds} s after its end (`k8s.ttl_seconds_after_finished`)");
+                (Cause::Unknown, format!("Job {name} was deleted, {by}"))
+            }
+        },
         JobState::LostSight => {
-            let all_known = nodes.iter().all(|node| matches!(node.cause, Cause::Exited(_)));
-            if all_known && !nodes.is_empty() {
+            if all_known(nodes) {
                 // All that the cluster could say has been said by the pods.
                 return by_nodes(snapshot, nodes).unwrap_or((Cause::Exited(0), String::new()));
             }
@@ -382,6 +434,11 @@ fn cause(name: &str, snapshot: &Snapshot, nodes: &[NodeEnding], given_up: Option
             (Cause::Unknown, format!("Job {name} has not ended"))
         }
     }
+}
+
+/// Whether every node's model is known to have ended by itself.
+fn all_known(nodes: &[NodeEnding]) -> bool {
+    !nodes.is_empty() && nodes.iter().all(|node| matches!(node.cause, Cause::Exited(_)))
 }
 
 /// The pod that failed by itself decides, before those that were taken along by it; none where all ended well.

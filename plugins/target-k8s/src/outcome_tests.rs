@@ -65,7 +65,7 @@ fn failed(reason: &str) -> JobState {
 
 fn cause_of(state: JobState, pods: Vec<Pod>) -> Cause {
     let nodes = pods.iter().map(|pod| pod.index + 1).max().unwrap_or(1);
-    ending("j", &snapshot(state, pods), nodes, None, true).cause
+    ending("j", &snapshot(state, pods), nodes, None, None, true).cause
 }
 
 #[test]
@@ -90,6 +90,7 @@ fn every_end_of_a_job_of_one_pod_has_a_cause() {
     let vanished = pod(0, "Failed", container("terminated", "ContainerStatusUnknown", Some(137), ""));
     let mut signalled = container("terminated", "Error", Some(137), "");
     signalled.signal = Some(9);
+    let well_taken = Pod { reason: "EvictionByEvictionAPI".into(), deleted: true, ..ended(0, 0) };
     for (case, state, pod, expected) in [
         ("well", JobState::Complete, Some(ended(0, 0)), Cause::Exited(0)),
         ("well, pod gone", JobState::Complete, None, Cause::Exited(0)),
@@ -99,6 +100,12 @@ fn every_end_of_a_job_of_one_pod_has_a_cause() {
         ("no bash", over_limit(), Some(no_bash), Cause::NeverStarted),
         ("memory", over_limit(), Some(oom), Cause::Lost),
         ("evicted", over_limit(), Some(taken("Evicted")), Cause::Lost),
+        ("preempted by the scheduler", over_limit(), Some(taken("PreemptionByScheduler")), Cause::Lost),
+        ("evicted by a drain", over_limit(), Some(taken("EvictionByEvictionAPI")), Cause::Lost),
+        ("a taint", over_limit(), Some(taken("DeletionByTaintManager")), Cause::Lost),
+        ("a node that is shut down", over_limit(), Some(taken("TerminationByKubelet")), Cause::Lost),
+        ("a node that is gone", over_limit(), Some(taken("DeletionByPodGC")), Cause::Lost),
+        ("asked to go when it had ended well", JobState::Complete, Some(well_taken), Cause::Exited(0)),
         ("node lost", over_limit(), Some(taken("NodeLost")), Cause::Lost),
         ("preempted", over_limit(), Some(taken("Preempting")), Cause::Lost),
         ("not admitted", over_limit(), Some(taken("OutOfcpu")), Cause::NeverStarted),
@@ -141,7 +148,7 @@ fn a_failed_pod_is_no_end_while_another_is_tried() {
 #[test]
 fn the_pod_that_failed_by_itself_decides_and_not_those_it_took_along() {
     let peer = Pod { deleted: true, ..ended(0, 143) };
-    let ending = ending("j", &snapshot(failed("BackoffLimitExceeded"), vec![peer, ended(1, 7)]), 2, None, true);
+    let ending = ending("j", &snapshot(failed("BackoffLimitExceeded"), vec![peer, ended(1, 7)]), 2, None, None, true);
     assert_eq!(ending.cause, Cause::Exited(7));
     assert!(ending.message.contains("node 1 (j-1-abcde)"), "{}", ending.message);
     assert_eq!((ending.nodes.len(), ending.duration), (2, Some(2.5)));
@@ -149,7 +156,7 @@ fn the_pod_that_failed_by_itself_decides_and_not_those_it_took_along() {
 
 #[test]
 fn a_pod_that_is_not_there_never_began() {
-    let ending = ending("j", &snapshot(failed("BackoffLimitExceeded"), vec![ended(0, 0)]), 2, None, true);
+    let ending = ending("j", &snapshot(failed("BackoffLimitExceeded"), vec![ended(0, 0)]), 2, None, None, true);
     assert_eq!((ending.cause, ending.nodes[1].cause), (Cause::NeverStarted, Cause::NeverStarted));
 }
 
@@ -158,7 +165,7 @@ fn a_job_that_was_given_up_never_started() {
     for pod in [waiting("ImagePullBackOff"), unplaced()] {
         let seen = snapshot(JobState::Active, vec![pod]);
         let trouble = standing(&seen, 1).trouble.map(GivenUp::Trouble);
-        let ending = ending("j", &seen, 1, trouble.as_ref(), true);
+        let ending = ending("j", &seen, 1, None, trouble.as_ref(), true);
         assert_eq!(ending.cause, Cause::NeverStarted);
         assert!(ending.message.contains("message") || ending.message.contains("0/1 nodes"), "{}", ending.message);
     }
@@ -174,7 +181,7 @@ fn taken_and_unplaced() -> Vec<Pod> {
 fn a_job_that_ran_and_finds_no_other_place_is_lost_and_names_the_first() {
     let seen = snapshot(JobState::Active, taken_and_unplaced());
     let trouble = standing(&seen, 1).trouble.map(GivenUp::Trouble);
-    let ending = ending("j", &seen, 1, trouble.as_ref(), true);
+    let ending = ending("j", &seen, 1, None, trouble.as_ref(), true);
     assert_eq!(ending.cause, Cause::Lost);
     assert!(ending.message.contains("j-0-abcde was taken away from node-a; no node takes"), "{}", ending.message);
 }
@@ -185,19 +192,19 @@ fn a_deadline_names_what_was_taken_away_before_it() {
         [(failed("DeadlineExceeded"), None), (JobState::Active, Some(GivenUp::Overdue(30))), (JobState::Active, None)]
     {
         let told = given_up.is_some() || matches!(state, JobState::Failed(_));
-        let ending = ending("j", &snapshot(state, taken_and_unplaced()), 1, given_up.as_ref(), true);
+        let ending = ending("j", &snapshot(state, taken_and_unplaced()), 1, None, given_up.as_ref(), true);
         assert_eq!(ending.cause, if told { Cause::TimedOut } else { Cause::Unknown });
         assert_eq!(ending.message.contains("j-0-abcde was taken away from node-a"), told, "{}", ending.message);
     }
     let mut silent = snapshot(failed("DeadlineExceeded"), vec![running(0)]);
     silent.warnings.push(Entry { name: NODE_NOT_READY.into(), value: "Node is not ready".into() });
-    let ending = ending("j", &silent, 1, None, true);
+    let ending = ending("j", &silent, 1, None, None, true);
     assert!(ending.message.contains("deadline: node node-a does not answer: Node is not ready"), "{}", ending.message);
 }
 
 #[test]
 fn a_job_that_is_overdue_and_never_began_never_started() {
-    let ending = ending("j", &snapshot(JobState::Active, vec![unplaced()]), 1, Some(&GivenUp::Overdue(30)), true);
+    let ending = ending("j", &snapshot(JobState::Active, vec![unplaced()]), 1, None, Some(&GivenUp::Overdue(30)), true);
     assert_eq!(ending.cause, Cause::NeverStarted);
     assert!(ending.message.contains("deadline of 30 s") && ending.message.contains("0/1 nodes"), "{}", ending.message);
 }
@@ -206,7 +213,7 @@ fn a_job_that_is_overdue_and_never_began_never_started() {
 fn a_deadline_in_the_queue_says_what_was_waited_for_and_that_there_are_no_files() {
     let pod = Pod { deleted: true, ..unplaced() };
     assert!(!may_have_begun(&pod) && !may_have_begun(&waiting("ErrImagePull")) && may_have_begun(&running(0)));
-    let ending = ending("j", &snapshot(failed("DeadlineExceeded"), vec![pod]), 1, None, true);
+    let ending = ending("j", &snapshot(failed("DeadlineExceeded"), vec![pod]), 1, None, None, true);
     assert!(ending.message.ends_with("before it began: no node took the pod: 0/1 nodes"), "{}", ending.message);
 }
 
@@ -247,6 +254,44 @@ fn every_state_has_a_phase_and_what_hinders_is_named() {
         assert_eq!(found, hindered, "{case}");
         assert!(!standing.reason.is_empty(), "{case}");
     }
+}
+
+#[test]
+fn a_job_that_its_cluster_may_have_deleted_by_itself_is_not_cancelled() {
+    for (case, ttl, pods, expected) in [
+        ("by somebody", None, vec![running(0)], Cause::Cancelled),
+        ("by somebody, after its model", None, vec![ended(0, 0)], Cause::Cancelled),
+        ("nothing is known of it", Some(0), vec![], Cause::Unknown),
+        ("it ran when it was last seen", Some(0), vec![running(0)], Cause::Unknown),
+        ("its models had ended", Some(0), vec![ended(0, 0)], Cause::Exited(0)),
+        ("badly", Some(0), vec![ended(0, 7)], Cause::Exited(7)),
+    ] {
+        let ending = ending("j", &snapshot(JobState::Gone, pods), 1, ttl, None, true);
+        assert_eq!(ending.cause, expected, "{case}");
+        let named = ending.message.contains("ttl_seconds_after_finished");
+        assert_eq!(named, expected == Cause::Unknown, "{case}: {}", ending.message);
+    }
+}
+
+#[test]
+fn pods_that_are_not_made_hinder_also_beside_those_that_are() {
+    let mut seen = snapshot(JobState::Active, vec![running(0)]);
+    assert_eq!(standing(&seen, 2).trouble, None);
+    seen.warnings.push(Entry { name: "FailedCreate".into(), value: "exceeded quota".into() });
+    let refused = standing(&seen, 2);
+    assert!(matches!(refused.trouble, Some(Trouble::CannotStart(_, false))), "{refused:?}");
+    assert!(refused.reason.contains("1 of 2 pods: exceeded quota"), "{}", refused.reason);
+    // Once all are there it is an old word.
+    assert_eq!(standing(&seen, 1).phase, Phase::Running);
+}
+
+#[test]
+fn pods_that_the_namespace_forbids_are_not_waited_for_and_the_way_out_is_named() {
+    let mut seen = snapshot(JobState::Waiting, Vec::new());
+    let words = "pods \"j-x\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true";
+    seen.warnings.push(Entry { name: "FailedCreate".into(), value: words.into() });
+    let Some(Trouble::CannotStart(reason, never)) = standing(&seen, 1).trouble else { panic!("it cannot start") };
+    assert!(never && reason.contains(words) && reason.contains("--container-profile restricted"), "{reason}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use maddock_sdk::{Result, failed, invalid, local, registry};
 
 use crate::bundle::{Bundle, File};
 use crate::names;
-use crate::objects::{self, Shape};
+use crate::objects::{self, Profile, Shape};
 use crate::script;
 use crate::section::{self, Section, Strategy};
 
@@ -57,6 +57,8 @@ pub struct Work {
     pub queue_timeout: Option<u64>,
     /// When the cluster ends the Job, in seconds.
     pub deadline: Option<u64>,
+    /// Seconds after its end in which the cluster deletes the Job by itself.
+    pub ttl: Option<u64>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -119,21 +121,27 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
     if work.is_empty() || work.split('/').any(|part| matches!(part, ".." | "")) {
         return Err(invalid(format!("`{work}` cannot be a work directory")));
     }
-    let restricted = match job.profile.as_str() {
-        "" | "compatible" => false,
-        "restricted" => true,
+    let profiling = section.profiling.unwrap_or_else(|| has_tools(&config));
+    let profile = match job.profile.as_str() {
+        // Accelerators and profilers need what ordinary programs do not.
+        "" if job.topology.gpus_per_node > 0 || profiling || has_tools(&config) || section.host_ipc => {
+            Profile::Compatible
+        }
+        "" => Profile::Plain,
+        "compatible" => Profile::Compatible,
+        "restricted" => Profile::Restricted,
         other => {
             return Err(invalid(format!("there is no container profile `{other}`"))
                 .hint("there are `compatible` and `restricted`"));
         }
     };
+    let restricted = profile == Profile::Restricted;
     let image = image_reference(job.image.as_ref(), &section.pull_policy)?;
     let name = names::base(&job.model, &job.run_id, &job.id);
     let mut warnings = std::mem::take(&mut section.warnings);
     if job.options.has(JobOptions::KEEP_ALIVE) {
         warnings.push("nothing is kept alive in a cluster: its devices belong to the next job".to_owned());
     }
-    let profiling = section.profiling.unwrap_or_else(|| has_tools(&config));
     for (asked, what) in [(profiling, "what profilers need (SYS_PTRACE)"), (section.host_ipc, "`k8s.host_ipc`")] {
         if asked && restricted {
             warnings.push(format!("the restricted profile leaves out {what}"));
@@ -163,7 +171,7 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
         port: job.topology.main_port,
         env: &env,
         pull_secrets: &pull_secrets,
-        restricted,
+        profile,
         profiling,
         deadline: deadline(job, &section),
         bundle: &bundle,
@@ -183,6 +191,7 @@ pub fn prepare(job: &Job, surroundings: Surroundings) -> Result<Work> {
         start_timeout: section.start_timeout.unwrap_or(START_TIMEOUT),
         queue_timeout: section.queue_timeout,
         deadline: deadline(job, &section),
+        ttl: section.ttl,
         warnings,
         image,
         name,
@@ -201,11 +210,11 @@ fn has_tools(config: &Value) -> bool {
     config.get("tools").and_then(Value::as_array).is_some_and(|tools| !tools.is_empty())
 }
 
-/// The cluster that the section names. The default place of connections is left to the host, which looks at others first.
+/// The cluster that the section names. Without a file the host looks where the cluster's own clients look.
 fn connection(section: &Section, home: Option<&str>) -> Result<Connection> {
     let written = section.kubeconfig.as_str();
     let kubeconfig = match (written, written.strip_prefix("~/"), home) {
-        ("" | "~/.kube/config", ..) => String::new(),
+        ("", ..) => String::new(),
         (_, Some(below), Some(home)) => format!("{home}/{below}"),
         (path, None, _) if path.starts_with('/') => path.to_owned(),
         _ => {
@@ -281,10 +290,13 @@ fn secret_variables(
 fn bundle(job: &Job, name: &str, section: &Section, settled: &[String], workspace: Vec<File>) -> Result<Bundle> {
     let job = without_keep_alive(job);
     let on_claim = !section.results_claim.is_empty() || section.results_storage(job.topology.nodes).is_some();
-    let wait = section.results_wait.unwrap_or(match (job.options.has(JobOptions::DETACH), on_claim) {
+    let detached = job.options.has(JobOptions::DETACH);
+    // One that is attended now and may be left has to wait for both: for who attends it, and for who comes later.
+    let may_be_left = job.extra.iter().any(|entry| entry.name == "may-be-left" && entry.value == "true");
+    let wait = section.results_wait.unwrap_or(match (detached, on_claim) {
         (true, true) => 0,
-        (true, false) => RESULTS_WAIT_DETACHED,
-        (false, _) => RESULTS_WAIT,
+        (_, false) if detached || may_be_left => RESULTS_WAIT_DETACHED,
+        (_, _) => RESULTS_WAIT,
     });
     let (entries, of_node) = script::entries(&job);
     let mut files = workspace;
@@ -347,6 +359,8 @@ impl Work {
             asked.push(scope("kind", kind));
             if kind == "Job" {
                 asked.push(scope("image", &self.image));
+                let pods = object.pointer("/spec/completions").map(Value::to_string).unwrap_or_default();
+                asked.push(scope("node-count", &pods));
             }
             steps.push(Step {
                 summary: format!("make the {kind} `{name}`"),

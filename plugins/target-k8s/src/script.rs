@@ -36,10 +36,28 @@ pub fn results_directory(job: &str, index: u32) -> String {
     format!("{RESULTS}/{job}/{index}")
 }
 
-/// The file by which whoever has fetched a pod's results says so.
-#[must_use]
-pub fn fetched() -> String {
-    format!("{WORKSPACE}/{}/fetched", entry::STATE)
+/// What whoever fetches results has to say to what keeps them, each by a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// They are being fetched, from this pod or from one before it.
+    Held,
+    /// They have been.
+    Fetched,
+    /// They cannot be: the pod keeps them for no longer than it would have by itself.
+    LetGo,
+}
+
+impl Word {
+    /// The file.
+    #[must_use]
+    pub fn file(self) -> String {
+        let name = match self {
+            Self::Held => "held",
+            Self::Fetched => "fetched",
+            Self::LetGo => "let-go",
+        };
+        format!("{WORKSPACE}/{}/{name}", entry::STATE)
+    }
 }
 
 /// The entry scripts of a job's nodes, each text once, and for each node which it is.
@@ -130,10 +148,14 @@ pub fn node(job: &Job, name: &str) -> String {
     text
 }
 
-/// What keeps a pod's results until they are fetched, `wait` seconds at most.
+/// Seconds for which results are kept while they are being fetched.
+const HOLD: u64 = 3600;
+
+/// What keeps a pod's results until they are fetched: `wait` seconds at most, unless somebody says that they are being fetched.
 #[must_use]
 pub fn keeper(wait: u64) -> String {
-    format!("{KEEPER_HEAD}maddock_left={wait}\n{KEEPER}")
+    let hold = if wait == 0 { 0 } else { HOLD };
+    format!("{KEEPER_HEAD}maddock_left={wait} maddock_hold={hold}\n{KEEPER}")
 }
 
 const ROLES_HEAD: &str = "# What differs from pod to pod of a job. Written by maddock.\n";
@@ -207,13 +229,20 @@ maddock_nap() {
   sleep "$1" &
   wait $!
 }
-while [ ! -e "$maddock_state/done" ]; do
+# Without `flock` only who has looked for the results says that a model which was killed has ended.
+while [ ! -e "$maddock_state/done" ] && [ ! -e "$maddock_state/fetched" ] && [ ! -e "$maddock_state/let-go" ]; do
   if [ -e "$maddock_state/started" ] && flock -n "$maddock_state/lock" true 2> /dev/null; then break; fi
   maddock_nap 2
 done
-while [ "$maddock_left" -gt 0 ] && [ ! -e "$maddock_state/fetched" ]; do
+while [ ! -e "$maddock_state/fetched" ]; do
+  if [ -e "$maddock_state/held" ] && [ ! -e "$maddock_state/let-go" ] && [ "$maddock_hold" -gt 0 ]; then
+    maddock_hold=$((maddock_hold - 1))
+  elif [ "$maddock_left" -gt 0 ]; then
+    maddock_left=$((maddock_left - 1))
+  else
+    break
+  fi
   maddock_nap 1
-  maddock_left=$((maddock_left - 1))
 done
 exit 0
 "#;

@@ -11,7 +11,7 @@ use crate::quantity::Quantity;
 
 /// Members that upstream reads and this target does not need, each with why.
 const WITHOUT_EFFECT: [(&str, &str); 5] = [
-    ("output_dir", "`--dry-run` prints the objects, and logs and results are in the run's directory"),
+    ("output_dir", "`--dry-run --plan-output DIR` writes the objects, and logs and results are in the run's directory"),
     ("recreate_shared_data_pvc", "claims of others are never deleted"),
     ("data_storage_size", "no claim for data is made: name one by `k8s.data_pvc`"),
     ("data_storage_class", "no claim for data is made: name one by `k8s.data_pvc`"),
@@ -352,8 +352,16 @@ fn gpu_resource(reader: &Reader<'_>, config: &Value) -> Result<String> {
             Err(reader.wrong("gpu_resource_name", &Value::String(named), "a name such as `amd.com/gpu`"))
         };
     }
-    let vendor = config.get("gpu_vendor").and_then(Value::as_str).unwrap_or_default();
-    Ok(if vendor.eq_ignore_ascii_case("nvidia") { "nvidia.com/gpu" } else { "amd.com/gpu" }.to_owned())
+    // The section is nearer to the cluster than the context around it.
+    let own = reader.text("gpu_vendor")?;
+    let around = config.get("gpu_vendor").and_then(Value::as_str).unwrap_or_default();
+    let vendor = if own.is_empty() { around } else { own.as_str() };
+    match vendor.to_ascii_uppercase().as_str() {
+        "NVIDIA" => Ok("nvidia.com/gpu".to_owned()),
+        "AMD" | "NONE" | "" => Ok("amd.com/gpu".to_owned()),
+        _ if own.is_empty() => Ok("amd.com/gpu".to_owned()),
+        _ => Err(reader.wrong("gpu_vendor", &Value::String(own), "`AMD`, `NVIDIA` or `NONE`")),
+    }
 }
 
 fn node_selector(reader: &Reader<'_>) -> Result<BTreeMap<String, String>> {
@@ -413,6 +421,8 @@ mod tests {
         let named = |config: Value| Section::read(&config).unwrap().gpu_resource;
         assert_eq!(named(json!({"gpu_vendor": "NVIDIA"})), "nvidia.com/gpu");
         assert_eq!(named(json!({"gpu_vendor": "NVIDIA", "k8s": {"gpu_resource_name": "x.io/y"}})), "x.io/y");
+        assert_eq!(named(json!({"gpu_vendor": "AMD", "k8s": {"gpu_vendor": "nvidia"}})), "nvidia.com/gpu");
+        assert_eq!(named(json!({"gpu_vendor": "NVIDIA", "k8s": {"gpu_vendor": "AMD"}})), "amd.com/gpu");
     }
 
     #[test]
@@ -431,6 +441,7 @@ mod tests {
             (json!({"node_selector": ["a"]}), "k8s.node_selector"),
             (json!({"tolerations": [{"wrong": "x"}]}), "k8s.tolerations"),
             (json!({"gpu_resource_name": "gpu"}), "k8s.gpu_resource_name"),
+            (json!({"gpu_vendor": "Acme"}), "k8s.gpu_vendor"),
             (json!({"secrets": {"strategy": "x"}}), "k8s.secrets.strategy"),
             (json!({"secrets": {"image_pull_secret_names": ["A B"]}}), "k8s.secrets.image_pull_secret_names"),
         ] {

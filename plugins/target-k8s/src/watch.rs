@@ -14,14 +14,16 @@ use maddock_sdk::{Result, failed};
 use crate::Handle;
 use crate::objects::MODEL;
 use crate::outcome::{self, GivenUp, Trouble};
-use crate::results;
+use crate::results::{self, Bringing};
 
-/// How long one wait for output takes at most; the state is looked at in between.
+/// How long the last output is waited for at a time.
 const WAIT_MS: u32 = 500;
+/// How long one wait takes at most where nothing happens: for output while models run, else for another state.
+const LONG_WAIT_MS: u32 = 5_000;
 /// Pieces of output between two looks at the state.
 const PIECES: u32 = 64;
 /// How much later than its deadline the cluster may end a Job, in seconds; and between two questions whether it has.
-const LATE: u64 = 30;
+const LATE: u64 = 90;
 const ASKED: Duration = Duration::from_secs(10);
 /// Waits for the last output, each as long as the one above.
 const LAST_WAITS: u32 = 20;
@@ -101,11 +103,12 @@ impl Output {
         self.complete = false;
     }
 
-    /// Tells what is there; whether it waited in vain.
-    pub fn tell(&mut self) -> bool {
-        for _ in 0..PIECES {
+    /// Tells what is there, or comes within so many milliseconds; whether it waited in vain.
+    pub fn tell(&mut self, wait: u32) -> bool {
+        for piece in 0..PIECES {
             let Some(logs) = &self.logs else { return true };
-            match logs.next_event(WAIT_MS) {
+            // What follows the first is there already, or has its turn the next time.
+            match logs.next_event(if piece == 0 { wait } else { 0 }) {
                 Ok(LogEvent::Chunk(chunk)) => {
                     self.measures.entry(chunk.pod).or_default().feed(&chunk.bytes);
                     events::output(chunk.index, OutputStream::Stdout, &chunk.bytes);
@@ -116,7 +119,7 @@ impl Output {
                     }
                     self.ended.insert(end.pod);
                 }
-                Ok(LogEvent::Idle) => return true,
+                Ok(LogEvent::Idle) => return piece == 0,
                 Err(error) => {
                     self.logs = None;
                     self.broken(error);
@@ -127,17 +130,42 @@ impl Output {
         false
     }
 
+    /// Whether output may come any moment: a model runs, or what it wrote has not been told to its end.
+    fn is_expected(&self, snapshot: &Snapshot) -> bool {
+        let open = |pod: &kube::Pod| has_begun(pod) && !self.ended.contains(&pod.name);
+        self.logs.is_some() && snapshot.pods.iter().any(open)
+    }
+
     /// Tells what is still on its way, as far as it comes.
-    pub fn finish(&mut self, snapshot: Option<&Snapshot>) {
-        let began = |pod: &&kube::Pod| outcome::model(pod).is_some_and(|container| !container.started.is_empty());
-        let expected: Vec<&str> =
-            snapshot.iter().flat_map(|seen| seen.pods.iter().filter(began)).map(|pod| pod.name.as_str()).collect();
+    pub fn finish(&mut self, snapshot: &Snapshot) {
+        self.wait_for(snapshot, |output, pod| output.ended.contains(&pod.name));
+        self.note_missing_ends(snapshot.pods.iter().filter(|pod| has_begun(pod)));
+    }
+
+    /// Tells what there is by now: all of models that have ended, and of those that run at least the beginning, if they have
+    /// written any.
+    pub fn so_far(&mut self, snapshot: &Snapshot) {
+        let ended = |pod: &&kube::Pod| outcome::model(pod).is_some_and(outcome::has_ended);
+        self.wait_for(snapshot, |output, pod| {
+            output.ended.contains(&pod.name) || (!ended(&pod) && output.measures.contains_key(&pod.name))
+        });
+        while !self.tell(WAIT_MS) {}
+        self.note_missing_ends(snapshot.pods.iter().filter(ended));
+    }
+
+    /// Tells output until all pods whose models have begun are `told`, or nothing has come for long enough.
+    fn wait_for(&mut self, snapshot: &Snapshot, told: impl Fn(&Self, &kube::Pod) -> bool) {
         let mut waits = 0;
-        while self.logs.is_some() && waits < LAST_WAITS && !expected.iter().all(|pod| self.ended.contains(*pod)) {
-            waits = if self.tell() { waits.saturating_add(1) } else { waits };
+        let open = |output: &Self| snapshot.pods.iter().any(|pod| has_begun(pod) && !told(output, pod));
+        while self.logs.is_some() && waits < LAST_WAITS && open(self) {
+            waits = if self.tell(WAIT_MS) { waits.saturating_add(1) } else { waits };
         }
-        if let Some(pod) = expected.iter().find(|pod| !self.ended.contains(**pod)) {
-            self.incomplete(&format!("the end of the output of pod {pod} did not come"));
+    }
+
+    fn note_missing_ends<'a>(&mut self, mut expected: impl Iterator<Item = &'a kube::Pod>) {
+        if let Some(pod) = expected.find(|pod| !self.ended.contains(&pod.name)) {
+            let why = format!("the end of the output of pod {} did not come", pod.name);
+            self.incomplete(&why);
         }
     }
 
@@ -157,6 +185,10 @@ impl Output {
     pub fn is_complete(&self) -> bool {
         self.complete
     }
+}
+
+fn has_begun(pod: &kube::Pod) -> bool {
+    outcome::model(pod).is_some_and(|container| !container.started.is_empty())
 }
 
 /// How long what keeps a job from beginning has lasted.
@@ -282,29 +314,25 @@ pub fn follow(handle: &Handle) -> Result<Ending> {
     let mut patience = Patience::default();
     let mut deadline = Deadline::of(handle);
     let mut told = Told::default();
-    let mut tried: BTreeMap<String, bool> = BTreeMap::new();
+    let mut bringing = Bringing::default();
     let mut last: Option<Snapshot> = None;
     let given_up = loop {
         let seen = last.as_ref().map_or(0, |snapshot| snapshot.change);
-        let wait = if output.logs.is_some() { 0 } else { WAIT_MS };
+        // One thing is waited for at a time: output where there is any, which also ends when a model does.
+        let by_output = last.as_ref().is_some_and(|last| output.is_expected(last));
+        let wait = if by_output { 0 } else { LONG_WAIT_MS };
         if let Some(news) = kube::next_change(&handle.connection(), &handle.job, seen, wait)? {
             told.tell(&news, handle.nodes);
-            for pod in news.pods.iter().filter(|pod| results::wait(pod)) {
-                if !tried.contains_key(&pod.name) {
-                    let brought = results::bring(handle, pod);
-                    if let Err(error) = &brought {
-                        events::log(Level::Warning, &format!("pod {}: {}", pod.name, error.message), &[]);
-                    }
-                    tried.insert(pod.name.clone(), brought.is_ok());
-                }
-            }
             let over = outcome::is_over(&news);
             last = Some(news);
             if over {
                 break None;
             }
         }
-        output.tell();
+        if let Some(last) = &last {
+            bringing.attempt(handle, &last.pods);
+        }
+        output.tell(if by_output { LONG_WAIT_MS } else { 0 });
         let now = Instant::now();
         let standing = last.as_ref().map(|snapshot| outcome::standing(snapshot, handle.nodes));
         let trouble = standing.and_then(|standing| standing.trouble);
@@ -320,11 +348,11 @@ pub fn follow(handle: &Handle) -> Result<Ending> {
         events::state(Phase::Finishing, &format!("given up: {}", given_up.reason()));
     }
     let Some(last) = last else { return Err(failed(format!("nothing is known about Job {}", handle.job))) };
-    output.finish(Some(&last));
+    output.finish(&last);
     for (node, pod) in output.unclear(&last, handle.nodes) {
         results::note_unclear(handle, node, &pod)?;
     }
-    Ok(outcome::ending(&handle.job, &last, handle.nodes, given_up.as_ref(), output.is_complete()))
+    Ok(outcome::ending(&handle.job, &last, handle.nodes, handle.ttl, given_up.as_ref(), output.is_complete()))
 }
 
 #[cfg(test)]
@@ -357,10 +385,10 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut deadline = due(Some(100));
-        let asked: Vec<u64> = (0..=190).filter(|&second| deadline.is_over(false, at(second))).collect();
-        assert_eq!(asked, [130, 140, 150, 160, 170, 180, 190]);
+        let asked: Vec<u64> = (0..=250).filter(|&second| deadline.is_over(false, at(second))).collect();
+        assert_eq!(asked, [190, 200, 210, 220, 230, 240, 250]);
         let mut none = due(None);
-        assert!(!(0..=190).any(|second| none.is_over(false, at(second * 1000))));
+        assert!(!(0..=250).any(|second| none.is_over(false, at(second * 1000))));
     }
 
     #[test]
@@ -369,8 +397,8 @@ mod tests {
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut deadline = due(Some(100));
         assert!((0..=500).all(|second| !deadline.is_over(second >= 100, at(second))));
-        assert!((501..=630).all(|second| !deadline.is_over(false, at(second))));
-        assert!(deadline.is_over(false, at(631)));
+        assert!((501..=690).all(|second| !deadline.is_over(false, at(second))));
+        assert!(deadline.is_over(false, at(691)));
     }
 
     #[test]

@@ -177,6 +177,91 @@ fn the_restricted_profile_as_a_given_user() {
     check("restricted-user", &job);
 }
 
+/// What the Pod Security level *restricted* asks of a pod, rule by rule, as <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
+/// has them: each with what the pod says against it.
+fn against_restricted(pod: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut rule = |what: &str, holds: bool| {
+        if !holds {
+            wrong.push(what.to_owned());
+        }
+    };
+    for member in ["hostNetwork", "hostPID", "hostIPC"] {
+        rule(member, pod[member] != true);
+    }
+    let kinds =
+        ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
+    for volume in pod["volumes"].as_array().into_iter().flatten() {
+        let of_a_kind = |name: &String| name == "name" || kinds.contains(&name.as_str());
+        rule("volumes", volume.as_object().unwrap().keys().all(of_a_kind));
+    }
+    let around = &pod["securityContext"];
+    rule("sysctls", around["sysctls"].is_null());
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    for container in lists.iter().flat_map(|list| pod[*list].as_array().into_iter().flatten()) {
+        let own = &container["securityContext"];
+        // A container's own word counts before the pod's.
+        let said = |member: &str| if own[member].is_null() { around[member].clone() } else { own[member].clone() };
+        rule("privileged", own["privileged"] != true);
+        rule("allowPrivilegeEscalation", own["allowPrivilegeEscalation"] == false);
+        rule(
+            "capabilities.drop",
+            own["capabilities"]["drop"].as_array().is_some_and(|all| all.contains(&json!("ALL"))),
+        );
+        let added = own["capabilities"]["add"].as_array().into_iter().flatten();
+        rule("capabilities.add", added.into_iter().all(|name| name == "NET_BIND_SERVICE"));
+        rule("runAsNonRoot", said("runAsNonRoot") == true);
+        rule("runAsUser", said("runAsUser") != 0);
+        rule(
+            "seccompProfile",
+            ["RuntimeDefault", "Localhost"].iter().any(|kind| said("seccompProfile")["type"] == *kind),
+        );
+        rule("appArmorProfile", said("appArmorProfile").is_null());
+        rule("seLinuxOptions", said("seLinuxOptions").is_null());
+        rule("procMount", own["procMount"].is_null());
+        rule("windowsOptions", said("windowsOptions").is_null());
+        let ports = container["ports"].as_array().into_iter().flatten();
+        rule("hostPort", ports.into_iter().all(|port| port["hostPort"].is_null()));
+    }
+    wrong
+}
+
+/// The pods of the Jobs of a golden file.
+fn golden_pods(name: &str) -> Vec<Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.yaml"));
+    let text = std::fs::read_to_string(file).unwrap();
+    let documents = text.split("===== ").filter_map(|part| part.split_once('\n')).map(|(_, document)| document);
+    let objects = documents.filter_map(|document| serde_yaml_ng::from_str::<Value>(document).ok());
+    objects.filter(|object| object["kind"] == "Job").map(|job| job["spec"]["template"]["spec"].clone()).collect()
+}
+
+#[test]
+fn the_restricted_profile_keeps_every_rule_of_the_restricted_pod_security_level() {
+    for name in ["restricted", "restricted-user"] {
+        let pods = golden_pods(name);
+        assert!(!pods.is_empty());
+        for pod in pods {
+            assert_eq!(against_restricted(&pod), [""; 0], "{name}");
+        }
+    }
+    // A collector is a pod, too.
+    let mut job = job(1, json!({"results_storage_size": "1Gi"}));
+    job.profile = "restricted".into();
+    assert_eq!(against_restricted(&made(&job).collector.unwrap()["spec"]["template"]["spec"]), [""; 0]);
+}
+
+#[test]
+fn without_accelerators_and_profilers_pods_break_no_rule_that_ordinary_images_can_keep() {
+    let pod = &golden_pods("one-pod")[0];
+    let mut wrong = against_restricted(pod);
+    wrong.sort();
+    wrong.dedup();
+    assert_eq!(wrong, ["capabilities.drop", "runAsNonRoot"], "what root in an image lives by");
+    for name in ["two-pods-amd", "profiler", "profiler-unprivileged"] {
+        assert!(against_restricted(&golden_pods(name)[0]).contains(&"seccompProfile".to_owned()), "{name}");
+    }
+}
+
 #[test]
 fn placed_on_certain_nodes() {
     let section = json!({"node_selector": {"_comment": "x", "accelerator": "mi300", "rack": 7}, "tolerations": [
@@ -244,6 +329,34 @@ fn retries_and_times() {
     let object = object(&job(1, json!({"queue_timeout": 3600})));
     assert_eq!(object["spec"]["activeDeadlineSeconds"], 7200 + 600 + 3600);
     assert_eq!(object["spec"]["backoffLimit"], 0);
+}
+
+#[test]
+fn results_wait_longer_where_nobody_may_be_there() {
+    let kept = |section: Value, options: JobOptions, may_be_left: bool| {
+        let mut job = job(1, section);
+        job.options = options;
+        if may_be_left {
+            job.extra.push(maddock_sdk::types::Entry { name: "may-be-left".into(), value: "true".into() });
+        }
+        let work = made(&job);
+        let files = work.objects.iter().find(|object| object["kind"] == "ConfigMap").unwrap();
+        let mut files = files["data"].as_object().unwrap().iter();
+        let (_, keeper) = files.find(|(name, _)| name.ends_with("keeper.sh")).unwrap();
+        let (_, left) = keeper.as_str().unwrap().split_once("maddock_left=").unwrap();
+        left.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let claim = || json!({"results_pvc": "mine"});
+    for (section, options, may_be_left, seconds) in [
+        (json!({}), JobOptions::empty(), false, 120),
+        (json!({}), JobOptions::empty(), true, 600),
+        (json!({}), JobOptions::DETACH, true, 600),
+        (json!({"results_wait": 5}), JobOptions::empty(), true, 5),
+        (claim(), JobOptions::empty(), true, 120),
+        (claim(), JobOptions::DETACH, true, 0),
+    ] {
+        assert_eq!(kept(section.clone(), options, may_be_left), seconds, "{section} {options:?} {may_be_left}");
+    }
 }
 
 #[test]
@@ -343,9 +456,12 @@ fn secrets_are_in_no_text() {
 
 #[test]
 fn a_place_of_connections_is_absolute() {
-    for (written, expected) in
-        [("", ""), ("~/.kube/config", ""), ("~/lab", "/home/me/lab"), ("/etc/k8s.conf", "/etc/k8s.conf")]
-    {
+    for (written, expected) in [
+        ("", ""),
+        ("~/.kube/config", "/home/me/.kube/config"),
+        ("~/lab", "/home/me/lab"),
+        ("/etc/k8s.conf", "/etc/k8s.conf"),
+    ] {
         assert_eq!(made(&job(1, json!({ "kubeconfig": written }))).connection.kubeconfig, expected);
     }
     let error = prepare(&job(1, json!({"kubeconfig": "lab.config"})), surroundings()).unwrap_err();

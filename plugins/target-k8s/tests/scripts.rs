@@ -164,6 +164,55 @@ fn results_wait_until_they_are_fetched() {
     assert!(keeper.wait().unwrap().success());
 }
 
+/// A `sleep` that takes no time, counts its calls, and does something at some of them.
+fn naps(pod: &Pod, at: &[(u32, &str)]) -> (std::path::PathBuf, impl Fn() -> u32 + use<>) {
+    let tools = pod.root.join("tools");
+    std::fs::create_dir_all(&tools).unwrap();
+    let (count, state) = (pod.root.join("naps"), pod.root.join("workspace/.maddock"));
+    let steps: String = at.iter().map(|(nap, what)| format!("[ $n -ne {nap} ] || {what}\n")).collect();
+    let script = format!(
+        "#!/bin/sh\nstate='{}' count='{}' n=0\n[ ! -e \"$count\" ] || read -r n < \"$count\"\nn=$((n + 1))\n\
+         echo $n > \"$count\"\n{steps}",
+        state.display(),
+        count.display()
+    );
+    let sleep = tools.join("sleep");
+    std::fs::write(&sleep, script).unwrap();
+    std::fs::set_permissions(&sleep, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let read = move || std::fs::read_to_string(&count).map_or(0, |text| text.trim().parse().unwrap());
+    (tools, read)
+}
+
+/// What keeps results, with no other program than its `sleep`: an end that none of these cases comes to is at nap 3000.
+fn kept(name: &str, wait: u64, before: &str, at: &[(u32, &str)]) -> u32 {
+    let pod = Pod::new(name, &job(1, json!({"results_wait": wait})), MODEL);
+    let (tools, naps) = naps(&pod, &[at, &[(3000, "kill -TERM $PPID")]].concat());
+    for file in before.split_whitespace() {
+        std::fs::write(pod.root.join("workspace/.maddock").join(file), "").unwrap();
+    }
+    let sh = std::env::split_paths("/usr/bin:/bin").map(|place| place.join("sh")).find(|place| place.exists()).unwrap();
+    let mut keeper = Command::new(sh);
+    keeper.arg(pod.root.join("maddock/keeper.sh")).env_clear().env("PATH", tools).stdin(Stdio::null());
+    assert!(keeper.status().unwrap().success());
+    naps()
+}
+
+#[test]
+fn results_that_are_being_fetched_are_kept_until_they_are_or_cannot_be() {
+    assert_eq!(kept("unheld", 120, "done", &[]), 120, "nobody is there");
+    assert_eq!(kept("held", 120, "done held", &[(500, ": > $state/fetched")]), 500);
+    assert_eq!(kept("held-late", 120, "done", &[(50, ": > $state/held"), (500, ": > $state/fetched")]), 500);
+    // What cannot be brought goes when it would have gone by itself.
+    assert_eq!(kept("let-go", 120, "done held", &[(500, ": > $state/let-go")]), 620);
+    assert_eq!(kept("unwanted", 0, "done held", &[]), 0, "results that are not to wait");
+}
+
+#[test]
+fn a_pod_without_flock_whose_model_was_killed_goes_when_its_results_are_fetched_or_cannot_be() {
+    assert_eq!(kept("no-flock", 120, "started lock", &[(7, ": > $state/fetched")]), 7);
+    assert_eq!(kept("no-flock-failed", 120, "started lock held", &[(7, ": > $state/let-go")]), 127);
+}
+
 #[test]
 fn what_keeps_results_goes_when_the_cluster_wants_the_pod_away() {
     let pod = Pod::new("leaving", &job(1, json!({"results_wait": 600})), MODEL);

@@ -168,16 +168,35 @@ pub(super) async fn metadata(client: &Client, kind: Kind, name: &str) -> Result<
     Ok(ask(&doing, client.objects(kind).get_metadata_opt(name)).await?.map(|object| object.metadata))
 }
 
-/// Names and metadata of what bears labels, in the order in which it is to go. Pods that belong to a Job go with it.
-pub(super) async fn labelled(client: &Client, selector: &str) -> Result<Vec<(Kind, ObjectMeta)>, ApiError> {
-    let mut found = Vec::new();
+/// What bears labels.
+pub(super) struct Labelled {
+    /// Names and metadata, in the order in which it is to go.
+    pub(super) found: Vec<(Kind, ObjectMeta)>,
+    /// Why what there is of some kinds is not known: the account may not list them.
+    pub(super) hidden: Vec<ApiError>,
+}
+
+/// Looks for what bears labels. Pods that belong to a Job go with it.
+///
+/// # Errors
+/// The server does not answer, or the account may list nothing at all.
+pub(super) async fn labelled(client: &Client, selector: &str) -> Result<Labelled, ApiError> {
+    let (mut found, mut hidden) = (Vec::new(), Vec::new());
     for kind in KINDS {
         let doing =
             format!("cannot list what there is of kind {} in namespace `{}`", kind.word(), client.place.namespace);
         let mut page = ListParams::default().labels(selector).limit(PAGE);
         loop {
             let objects = client.objects(kind);
-            let list = patiently(AWAY, || ask(&doing, objects.list_metadata(&page))).await?;
+            let list = match patiently(AWAY, || ask(&doing, objects.list_metadata(&page))).await {
+                Ok(list) => list,
+                // One right that lacks must not keep the rest from being taken away.
+                Err(refused) if super::trouble::is_forbidden(&refused) => {
+                    hidden.push(refused);
+                    break;
+                }
+                Err(trouble) => return Err(trouble),
+            };
             let own = |metadata: &ObjectMeta| {
                 metadata.owner_references.iter().flatten().all(|owner| owner.controller != Some(true))
             };
@@ -188,7 +207,12 @@ pub(super) async fn labelled(client: &Client, selector: &str) -> Result<Vec<(Kin
             }
         }
     }
-    Ok(found)
+    if hidden.len() == KINDS.len()
+        && let Some(refused) = hidden.pop()
+    {
+        return Err(refused);
+    }
+    Ok(Labelled { found, hidden })
 }
 
 /// Deletes an object of a run, and waits until it is gone.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,8 +51,35 @@ pub struct Clusters {
 #[derive(Debug, Default)]
 struct Shared {
     known: Mutex<BTreeMap<Key, Arc<Cluster>>>,
+    /// By files and context as they are asked for: what they led to when the files were as these marks say.
+    found: Mutex<BTreeMap<(Vec<PathBuf>, String), (Vec<Mark>, Arc<Cluster>)>>,
+    #[cfg(test)]
+    read: std::sync::atomic::AtomicU32,
     watches: Mutex<BTreeMap<(Key, String), Arc<Watch>>>,
     used: Mutex<BTreeSet<(Key, String)>>,
+}
+
+/// What changes with a file. Whoever follows a Job asks for its place again and again, and files of connections are long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    device: u64,
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Mark {
+    fn of(file: &Path) -> Option<Self> {
+        let about = std::fs::metadata(file).ok()?;
+        Some(Self {
+            device: about.dev(),
+            inode: about.ino(),
+            length: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        })
+    }
 }
 
 /// A context of a file as it was when it was read.
@@ -142,6 +170,29 @@ impl Clusters {
     }
 
     fn of_files(&self, files: &[PathBuf], context: &str, environment: &Environment) -> Result<Arc<Cluster>, ApiError> {
+        // Before they are read: what is written meanwhile is read the next time.
+        let marks: Option<Vec<Mark>> = files.iter().map(|file| Mark::of(file)).collect();
+        let asked = (files.to_vec(), context.to_owned());
+        if let (Some(marks), Some((then, cluster))) = (&marks, locked(&self.shared.found).get(&asked))
+            && marks == then
+        {
+            return Ok(cluster.clone());
+        }
+        let cluster = self.read_files(files, context, environment)?;
+        if let Some(marks) = marks {
+            locked(&self.shared.found).insert(asked, (marks, cluster.clone()));
+        }
+        Ok(cluster)
+    }
+
+    fn read_files(
+        &self,
+        files: &[PathBuf],
+        context: &str,
+        environment: &Environment,
+    ) -> Result<Arc<Cluster>, ApiError> {
+        #[cfg(test)]
+        self.shared.read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let shown: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
         let source = shown.join(":");
         let mut hasher = DefaultHasher::new();
@@ -358,4 +409,47 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     crate::capability::events::printable(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_file_of_connections_is_read_again_only_when_it_is_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("connections");
+        let write = |server: &str| {
+            let text = json!({"current-context": "c", "users": [{"name": "c", "user": {}}],
+                "clusters": [{"name": "c", "cluster": {"server": server}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]});
+            std::fs::write(&file, text.to_string()).unwrap();
+        };
+        let clusters = Clusters::default();
+        let connection = |context: &str| Connection {
+            kubeconfig: file.display().to_string(),
+            context: context.to_owned(),
+            namespace: String::new(),
+        };
+        let address = |context: &str| {
+            let place = clusters.place(&connection(context), &Environment::default()).unwrap();
+            place.cluster.address.clone()
+        };
+        let read = || clusters.shared.read.load(std::sync::atomic::Ordering::Relaxed);
+        write("http://one.example:6443");
+        for _ in 0..10 {
+            assert_eq!(address(""), "one.example:6443");
+        }
+        assert_eq!(read(), 1);
+        assert_eq!(address("c"), "one.example:6443");
+        assert!(clusters.place(&connection("other"), &Environment::default()).is_err());
+        assert_eq!(read(), 3);
+        // Another file in its place, of the same length.
+        std::fs::remove_file(&file).unwrap();
+        write("http://two.example:6443");
+        assert_eq!(address(""), "two.example:6443");
+        assert_eq!(address(""), "two.example:6443");
+        assert_eq!(read(), 4);
+    }
 }

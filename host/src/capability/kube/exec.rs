@@ -8,16 +8,21 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{Api, AttachParams, AttachedProcess};
 use maddock_bindings::api::kube::ExecAnswer;
 use maddock_bindings::api::types::ErrorKind;
 use tar::EntryType;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio_util::io::SyncIoBridge;
 
 use super::cluster::Client;
@@ -34,7 +39,70 @@ const BUFFER: usize = 256 << 10;
 /// Bringing a directory takes no longer; the call of the plugin has a deadline of its own.
 const LONG: Duration = Duration::from_secs(3600);
 
-async fn start(client: &Client, pod: &str, container: &str, command: &[String]) -> Result<AttachedProcess, ApiError> {
+/// After the last word about a program its streams end by themselves, or else after so long.
+const REST: Duration = Duration::from_secs(30);
+
+/// The last word about a program; none where the connection broke before.
+type LastWord = Shared<BoxFuture<'static, Option<Status>>>;
+
+/// A program that runs in a container. Dropping it lets go of it.
+struct Running {
+    process: AttachedProcess,
+    said: LastWord,
+}
+
+impl Running {
+    fn stream(&self, stream: Option<impl AsyncRead + Send + Unpin + 'static>) -> Option<Ending> {
+        let said = self.said.clone();
+        let over = async move {
+            if said.await.is_some() {
+                tokio::time::sleep(REST).await;
+            }
+        };
+        Some(Ending { stream: Box::new(stream?), over: over.boxed(), is_over: false })
+    }
+
+    fn stdout(&mut self) -> Option<Ending> {
+        let stream = self.process.stdout();
+        self.stream(stream)
+    }
+
+    fn stderr(&mut self) -> Option<Ending> {
+        let stream = self.process.stderr();
+        self.stream(stream)
+    }
+}
+
+/// A stream that also ends where the connection does: the client's own would say nothing more, and never end.
+struct Ending {
+    stream: Box<dyn AsyncRead + Send + Unpin>,
+    over: BoxFuture<'static, ()>,
+    is_over: bool,
+}
+
+impl AsyncRead for Ending {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let ending = &mut *self;
+        if let read @ Poll::Ready(_) = Pin::new(&mut ending.stream).poll_read(context, buffer) {
+            return read;
+        }
+        if !ending.is_over && ending.over.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        ending.is_over = true;
+        // What came before the end, and after it was looked for.
+        match Pin::new(&mut ending.stream).poll_read(context, buffer) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            read => read,
+        }
+    }
+}
+
+async fn start(client: &Client, pod: &str, container: &str, command: &[String]) -> Result<Running, ApiError> {
     let api: Api<Pod> = Api::namespaced(client.api.clone(), &client.place.namespace);
     let parameters = AttachParams {
         max_stdout_buf_size: Some(BUFFER),
@@ -42,7 +110,12 @@ async fn start(client: &Client, pod: &str, container: &str, command: &[String]) 
         ..AttachParams::default().container(container)
     };
     let doing = format!("cannot run a program in pod `{pod}`");
-    ask(&doing, api.exec(pod, command, &parameters)).await
+    let mut process = ask(&doing, api.exec(pod, command, &parameters)).await?;
+    let said = match process.take_status() {
+        Some(status) => status.boxed(),
+        None => std::future::ready(None).boxed(),
+    };
+    Ok(Running { process, said: said.shared() })
 }
 
 /// Reads a stream to its end, and keeps what is allowed of it.
@@ -58,12 +131,8 @@ async fn gather(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 }
 
 /// The exit code in the last word of the server about a program; none where it has not said any.
-fn code(pod: &str, status: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status>) -> Result<i32, ApiError> {
-    let lost = || {
-        let message = format!("the connection to the program in pod `{pod}` broke before it had ended");
-        error(ErrorKind::Unavailable, message)
-    };
-    let status = status.ok_or_else(lost)?;
+fn code(pod: &str, status: Option<Status>) -> Result<i32, ApiError> {
+    let status = status.ok_or_else(|| lost(pod))?;
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }
@@ -81,6 +150,10 @@ fn code(pod: &str, status: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1
     }
 }
 
+fn lost(pod: &str) -> ApiError {
+    error(ErrorKind::Unavailable, format!("the connection to the program in pod `{pod}` broke before it had ended"))
+}
+
 /// Runs a short program.
 pub(super) async fn run(
     client: &Client,
@@ -89,15 +162,8 @@ pub(super) async fn run(
     command: &[String],
 ) -> Result<ExecAnswer, ApiError> {
     let mut process = start(client, pod, container, command).await?;
-    let status = process.take_status();
-    let work = async {
-        let (stdout, stderr) = tokio::join!(gather(process.stdout()), gather(process.stderr()));
-        let status = match status {
-            Some(status) => status.await,
-            None => None,
-        };
-        (stdout, stderr, status)
-    };
+    let (stdout, stderr, said) = (process.stdout(), process.stderr(), process.said.clone());
+    let work = async { tokio::join!(gather(stdout), gather(stderr), said) };
     match tokio::time::timeout(SHORT, work).await {
         Ok((stdout, stderr, status)) => Ok(ExecAnswer { exit_code: code(pod, status)?, stdout, stderr }),
         Err(_) => Err(error(
@@ -125,7 +191,7 @@ pub(super) async fn copy_out(
     let doing = format!("cannot copy `{}` out of pod `{pod}`", directory.escape_debug());
     let command = ["tar", "-c", "-f", "-", "-C", directory, "."].map(str::to_owned);
     let mut process = start(client, pod, container, &command).await?;
-    let status = process.take_status();
+    let status = process.said.clone();
     let (Some(stdout), stderr) = (process.stdout(), process.stderr()) else {
         return Err(error(ErrorKind::Failed, format!("{doing}: it has no output")));
     };
@@ -141,9 +207,10 @@ pub(super) async fn copy_out(
     });
     let work = async {
         let (unpacked, said) = tokio::join!(unpacking, gather(stderr));
-        let status = match status {
-            Some(status) if unpacked.as_ref().is_ok_and(|(unpacked, _)| unpacked.is_ok()) => status.await,
-            _ => None,
+        // Its last word tells an archive that is not one from a way that broke: whoever reads it sees the same of both.
+        let status = match unpacked.as_ref().is_ok_and(|(_, rest)| rest.is_ok()) {
+            true => Some(status.await),
+            false => None,
         };
         (unpacked, said, status)
     };
@@ -154,10 +221,13 @@ pub(super) async fn copy_out(
     let Ok((unpacked, rest)) = unpacked else {
         return Err(error(ErrorKind::Failed, format!("{doing}: it was ended half-way")));
     };
-    let names = unpacked.map_err(ended)?;
+    let names = match (unpacked, &status) {
+        (Err(_), Some(None)) => return Err(ended(lost(pod))),
+        (unpacked, _) => unpacked.map_err(ended)?,
+    };
     rest.map_err(|cause| broken(&doing, &cause))?;
     let said = String::from_utf8_lossy(&said).into_owned();
-    match code(pod, status)? {
+    match code(pod, status.flatten())? {
         0 => {}
         // Files that grow while they are read are taken as they were.
         1 if said.contains("changed as we read it") => {}
@@ -235,4 +305,30 @@ fn unpack(reader: impl Read, root: &Path) -> Result<Vec<String>, ApiError> {
         }
     }
     Ok(names.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn a_stream_whose_connection_breaks_ends_after_what_has_come() {
+        // As the client makes them: half of it that is dropped says nothing to the other.
+        let (stream, mut writer) = tokio::io::simplex(1024);
+        let (word, said) = tokio::sync::oneshot::channel::<()>();
+        let over = async move {
+            let _ = said.await;
+        };
+        let mut ending = Ending { stream: Box::new(stream), over: over.boxed(), is_over: false };
+        writer.write_all(b"what has ").await.unwrap();
+        let reading = tokio::spawn(async move {
+            let mut text = String::new();
+            ending.read_to_string(&mut text).await.map(|_| text)
+        });
+        writer.write_all(b"come").await.unwrap();
+        drop((writer, word));
+        let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+        assert_eq!(read.unwrap().unwrap().unwrap(), "what has come");
+    }
 }

@@ -94,7 +94,7 @@ impl Object {
         let mut scope = scope::Words::default();
         let value = match kind {
             Kind::Job => typed::<Job>(text, &given).map(|(job, value)| {
-                scope.template(job.spec.as_ref().map(|spec| &spec.template));
+                scope.job(job.spec.as_ref());
                 value
             }),
             Kind::Pod => typed::<Pod>(text, &given).map(|(pod, value)| {

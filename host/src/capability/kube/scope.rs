@@ -1,6 +1,7 @@
 //! What an object reaches, in words that a policy can say. The typed object is walked: what this file does not look at, no
 //! rule can speak of.
 
+use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
     SecurityContext, Service, Volume,
@@ -45,6 +46,14 @@ impl Words {
         if set == Some(true) {
             self.add(name, "true");
         }
+    }
+
+    /// A Job: so many pods, of this kind.
+    pub(super) fn job(&mut self, spec: Option<&JobSpec>) {
+        let count = |number: Option<i32>| number.unwrap_or(1);
+        let pods = spec.map_or(1, |spec| count(spec.parallelism).max(count(spec.completions)));
+        self.add("node-count", pods.max(1).to_string());
+        self.template(spec.map(|spec| &spec.template));
     }
 
     pub(super) fn template(&mut self, template: Option<&PodTemplateSpec>) {
@@ -255,6 +264,23 @@ mod tests {
             words(json!({"containers": [{"name": "c", "image": "main:1", "securityContext": {"privileged": false,
             "seccompProfile": {"type": "RuntimeDefault"}}}], "hostNetwork": false}));
         assert_eq!(plain, [("image", "main:1".to_owned())]);
+    }
+
+    #[test]
+    fn a_job_says_how_many_pods_it_may_have() {
+        for (spec, pods) in [
+            (json!({}), "1"),
+            (json!({"parallelism": 3, "completions": 3}), "3"),
+            (json!({"completions": 7}), "7"),
+            (json!({"parallelism": 5}), "5"),
+            (json!({"parallelism": 0}), "1"),
+        ] {
+            let mut words = Words::default();
+            let mut given = spec.clone();
+            given["template"] = json!({"spec": {"containers": []}});
+            words.job(Some(&serde_json::from_value(given).unwrap()));
+            assert_eq!(words.words, [("node-count", pods.to_owned())], "{spec}");
+        }
     }
 
     #[test]

@@ -90,6 +90,11 @@ pub(super) fn may_pass(error: &ApiError) -> bool {
     matches!(error.kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
 }
 
+/// Whether the account lacks a right.
+pub(super) fn is_forbidden(error: &ApiError) -> bool {
+    error.details.iter().any(|entry| entry.name == "reason" && entry.value == "Forbidden")
+}
+
 fn shown(text: &str) -> String {
     crate::capability::events::printable(text.trim())
 }

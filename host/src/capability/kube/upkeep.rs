@@ -61,9 +61,10 @@ async fn swept(context: &RunContext, place: &Place, run: &str, keep: &[String]) 
     let keep: Vec<String> = keep.iter().map(|job| value(job)).collect();
     let permit = gate.permit(place.describe(Call::<Kube>::new("list-owned")))?;
     let client = Client::open(&permit, place).await?;
-    let found = permit.finish(act::labelled(&client, &format!("{RUN}={run}")).await)?;
-    let mut problems = Vec::new();
-    for (kind, metadata) in found {
+    let labelled = permit.finish(act::labelled(&client, &format!("{RUN}={run}")).await)?;
+    let unseen = |error: &ApiError| format!("whether anything is left over is not known: {}", error.message);
+    let mut problems: Vec<String> = labelled.hidden.iter().map(unseen).collect();
+    for (kind, metadata) in labelled.found {
         let job = metadata.labels.as_ref().and_then(|labels| labels.get(JOB));
         if job.is_some_and(|job| keep.contains(job)) {
             continue;

@@ -18,6 +18,12 @@ pub(super) struct JobView {
     pub(super) failed: u32,
 }
 
+impl JobView {
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.state, JobState::Complete | JobState::Failed(_))
+    }
+}
+
 fn count(number: Option<i32>) -> u32 {
     number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
 }
@@ -64,14 +70,17 @@ pub(super) fn pod(pod: &Pod) -> wit::Pod {
         .find_map(|map| map.get(INDEX)?.parse().ok())
         .unwrap_or_default();
     let status = pod.status.clone().unwrap_or_default();
-    let unscheduled = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    let or = |own: Option<String>, other: Option<&String>| {
-        own.filter(|text| !text.is_empty()).or_else(|| other.cloned()).unwrap_or_default()
+    let condition = |kind: &str, holds: &str| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == kind && condition.status == holds)
     };
+    // Who takes a pod away says so in a condition, and only some of them in the status as well.
+    let about = condition("DisruptionTarget", "True").or_else(|| condition("PodScheduled", "False"));
+    let or = |own: Option<&String>, other: Option<&String>| {
+        own.filter(|text| !text.is_empty()).or(other).cloned().unwrap_or_default()
+    };
+    let reason = or(status.reason.as_ref(), about.and_then(|condition| condition.reason.as_ref()));
+    let message = or(status.message.as_ref(), about.and_then(|condition| condition.message.as_ref()));
     let started = |all: Option<Vec<ContainerStatus>>, init: bool| {
         all.unwrap_or_default().into_iter().map(move |status| container(status, init))
     };
@@ -80,8 +89,8 @@ pub(super) fn pod(pod: &Pod) -> wit::Pod {
         uid: metadata.uid.clone().unwrap_or_default(),
         index,
         phase: status.phase.unwrap_or_else(|| "Unknown".to_owned()),
-        reason: or(status.reason, unscheduled.and_then(|condition| condition.reason.as_ref())),
-        message: or(status.message, unscheduled.and_then(|condition| condition.message.as_ref())),
+        reason,
+        message,
         node_name: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
         containers: started(status.init_container_statuses, true)
             .chain(started(status.container_statuses, false))
@@ -175,6 +184,23 @@ mod tests {
         assert_eq!((container.exit_code, container.reason.as_str(), container.restarts), (Some(137), "OOMKilled", 2));
         assert_eq!(container.image_digest, "sha256:ab");
         assert_eq!(container.finished, "2026-01-31T12:00:00Z");
+    }
+
+    #[test]
+    fn a_pod_that_is_taken_away_says_by_whom() {
+        let taken = |more: serde_json::Value| {
+            let mut status = json!({"phase": "Running", "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "for another"}]});
+            status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let text = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": status});
+            let view = pod(&serde_json::from_value(text).unwrap());
+            (view.reason, view.message)
+        };
+        assert_eq!(taken(json!({})), ("PreemptionByScheduler".into(), "for another".into()));
+        assert_eq!(taken(json!({"reason": "Evicted", "message": "disk"})), ("Evicted".into(), "disk".into()));
+        let over = json!({"conditions": [{"type": "DisruptionTarget", "status": "False", "reason": "X"}]});
+        assert_eq!(taken(over), (String::new(), String::new()));
     }
 
     #[test]

@@ -262,6 +262,13 @@ fn gone() -> JobView {
 }
 
 impl Tracked {
+    /// It is not there any more. One that has ended before has ended: a cluster may take it away at once.
+    fn lose(&mut self) {
+        if self.job.as_ref().is_some_and(|job| !job.has_ended()) {
+            self.job = Some(gone());
+        }
+    }
+
     fn own(&self) -> impl Iterator<Item = &Seen> {
         self.pods.values().filter(|seen| self.uid.is_empty() || seen.job == self.uid)
     }
@@ -295,10 +302,8 @@ impl Known {
         match heard {
             Heard::All(all) => {
                 let there: BTreeSet<String> = all.iter().filter_map(|job| job.metadata.name.clone()).collect();
-                for (name, tracked) in &mut self.jobs {
-                    if !there.contains(name) && tracked.job.is_some() {
-                        tracked.job = Some(gone());
-                    }
+                for (_, tracked) in self.jobs.iter_mut().filter(|(name, _)| !there.contains(*name)) {
+                    tracked.lose();
                 }
                 all.into_iter().for_each(|job| self.job(job));
                 self.synced.insert(Stream::Jobs);
@@ -306,10 +311,13 @@ impl Known {
             }
             Heard::Changed(job) => self.job(job),
             Heard::Gone(job) => {
+                let last = view::job(&job);
                 let tracked = self.jobs.entry(job.metadata.name.unwrap_or_default()).or_default();
                 // Another of that name may have come in its place.
                 if job.metadata.uid.as_ref() == Some(&tracked.uid) {
-                    tracked.job = Some(gone());
+                    // What it was like when it went may be its end, which nobody has heard of before.
+                    tracked.job = Some(last);
+                    tracked.lose();
                 }
             }
             Heard::Back => {
@@ -407,7 +415,7 @@ impl Known {
         pods.sort_by(|a, b| (a.index, &a.created, &a.name).cmp(&(b.index, &b.created, &b.name)));
         let about = std::iter::once(&tracked.uid).chain(pods.iter().map(|pod| &pod.uid));
         let warnings = about.filter_map(|uid| self.warnings.get(uid)).map(|warning| warning.entry.clone()).collect();
-        let ended = matches!(view.state, JobState::Complete | JobState::Failed(_));
+        let ended = view.has_ended();
         let snapshot = Snapshot {
             uid: tracked.uid.clone(),
             state: if lost && !ended { JobState::LostSight } else { view.state },

@@ -197,6 +197,37 @@ async fn a_server_that_is_away_for_too_long_is_lost_sight_of_until_it_is_back() 
 }
 
 #[tokio::test]
+async fn a_job_that_goes_after_its_end_has_ended() {
+    let server = Server::start(Forgets::ByEvent, vec![job("a", 3), job("b", 4)]).await;
+    let client = server.client();
+    let watch = Watch::begin(&client, "r");
+    until(&watch, &client, "a", |seen| matches!(seen.state, JobState::Active)).await;
+    let of = |name: &str, condition: Option<&str>| -> v1::Job {
+        let mut value = job(name, 5);
+        if let Some(condition) = condition {
+            value["status"] = json!({"conditions": [{"type": condition, "status": "True", "reason": "R"}]});
+        }
+        serde_json::from_value(value).unwrap()
+    };
+    let state = |name: &str| {
+        let snapshot = watch.known().snapshot(name, PATIENCE).unwrap();
+        snapshot.state
+    };
+    // Its end and its going are both heard before anybody asks.
+    watch.known().jobs(Heard::Changed(of("a", Some("Complete"))));
+    watch.known().jobs(Heard::Gone(of("a", Some("Complete"))));
+    assert!(matches!(state("a"), JobState::Complete), "{:?}", state("a"));
+    // Or its end is in the last word about it only.
+    watch.known().jobs(Heard::Gone(of("b", Some("Failed"))));
+    assert!(matches!(state("b"), JobState::Failed(_)), "{:?}", state("b"));
+    watch.known().jobs(Heard::All(Vec::new()));
+    assert!(matches!((state("a"), state("b")), (JobState::Complete, JobState::Failed(_))));
+    watch.known().jobs(Heard::Changed(of("c", None)));
+    watch.known().jobs(Heard::All(Vec::new()));
+    assert!(matches!(state("c"), JobState::Gone), "{:?}", state("c"));
+}
+
+#[tokio::test]
 async fn what_has_ended_is_not_lost_sight_of() {
     let mut ended = job("a", 3);
     ended["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});

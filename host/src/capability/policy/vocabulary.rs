@@ -107,6 +107,7 @@ const OBJECTS: &[Scope] = in_cluster![
     on("service-account", Kind::Text),
     on("secret-object", Kind::Text),
     on("node", Kind::Text),
+    on("node-count", Kind::Count),
     on("priority-class", Kind::Text),
     on("runtime-class", Kind::Text),
     on("nfs", Kind::Text),

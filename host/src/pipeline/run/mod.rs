@@ -199,6 +199,8 @@ pub struct RunReport {
 /// What a job would do, and what of it policy would refuse.
 #[derive(Debug)]
 pub struct Planned {
+    /// The job's id, by which its directory would be called.
+    pub id: String,
     /// The model.
     pub model: String,
     /// The target's plan.
@@ -572,7 +574,7 @@ impl Shared {
         let place = &self.place;
         let plan = self.target.plugin.plan_job(&place.session().for_job(id), &ready.job).await?;
         let refusals = place.context.policy.refusals(&self.target.plugin.loaded().identity, &plan);
-        Ok(Planned { model: work.card.name.clone(), plan, refusals })
+        Ok(Planned { id: id.to_owned(), model: work.card.name.clone(), plan, refusals })
     }
 
     async fn one(&self, number: usize, work: Work) -> Outcome {

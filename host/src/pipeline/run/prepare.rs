@@ -190,6 +190,10 @@ impl Shared {
         }
         let entry = |name: &str, value: String| Entry { name: name.to_owned(), value };
         job.extra.extend([entry("presets", place.presets.to_string()), entry("time-limit-of", limited_by.to_owned())]);
+        if place.manner.leaves {
+            // Ctrl-C may leave it to itself, for a while.
+            job.extra.push(entry("may-be-left", "true".to_owned()));
+        }
         if self.target.has("shares") && job.image.is_some() && !job::deploys_itself(&arrangement) {
             self.share(&mut job, directory)?;
         }

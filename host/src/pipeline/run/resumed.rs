@@ -163,6 +163,11 @@ impl Shared {
                     self.target.plugin.cancel_job(&session, &launched.handle, "cancelled by `maddock cancel`").await;
                 if let Err(error) = cancelled {
                     self.place.events.say(Gravity::Error, &record.id, format!("ending the job: {error}"));
+                    // One that goes on for all that is known has no verdict: who could not end it could not judge it either.
+                    let phase = self.phase(&record).await;
+                    if phase != phase_word(Phase::Ended) {
+                        return Some(phase);
+                    }
                 }
             }
         }
