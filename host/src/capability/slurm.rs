@@ -112,7 +112,8 @@ const ASKING: [&str; 3] = ["squeue", "scontrol", "sacct"];
 
 impl slurm::Host for State {
     async fn describe_cluster(&mut self) -> Answer<Cluster> {
-        gated!(self, on_program("describe-cluster", &["sinfo", "scontrol"]), |client| ask::cluster(&client))
+        let queue = self.context.queue.clone();
+        gated!(self, on_program("describe-cluster", &["sinfo", "scontrol"]), |client| queue.cluster(&client))
     }
 
     async fn submit(&mut self, batch: Batch) -> Answer<String> {
