@@ -162,7 +162,13 @@ impl Shared {
                 let cancelled =
                     self.target.plugin.cancel_job(&session, &launched.handle, "cancelled by `maddock cancel`").await;
                 if let Err(error) = cancelled {
-                    self.place.events.say(Gravity::Error, &record.id, format!("ending the job: {error}"));
+                    let events = &self.place.events;
+                    events.say(Gravity::Error, &record.id, format!("ending the job: {error}"));
+                    if let Some(hint) = error.hint() {
+                        events.say(Gravity::Info, &record.id, format!("hint: {hint}"));
+                    }
+                    // Following it to the end that it would have had is not what was asked for.
+                    return Some("not ended".to_owned());
                 }
             }
         }
