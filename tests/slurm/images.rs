@@ -289,6 +289,27 @@ fn another_image_than_the_one_that_was_built_is_not_run() {
 }
 
 #[test]
+fn the_accelerators_that_the_nodes_found_stand_in_the_row() {
+    let script = "echo \"performance: 1 things_per_second\"\n";
+    let Some(root) = variable("MADDOCK_FAKE_ROCM", "what the nodes found") else { return };
+    if !std::path::Path::new("/dev/kfd").exists() {
+        println!("skipped: what the nodes found (the pretended host has no `/dev/kfd`)");
+        return;
+    }
+    let Some(scene) = Scene::new("what the nodes found", json!({"n_gpus": "1"}), script) else { return };
+    let section = with(scene.section(), json!({"partition": "gpu"}));
+    let context = json!({"MAD_CONTAINER_IMAGE": scene.image, "MAD_ROCM_PATH": root, "slurm": section});
+    let output = scene.ground.command_with(&context).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let found =
+        scene.node(0, "ended").lines().find_map(|line| line.strip_prefix("gpu_architecture=").map(str::to_owned));
+    let found = found.unwrap();
+    assert!(found.starts_with("gfx"), "{found}");
+    assert_eq!(scene.ground.job()["rows"][0]["gpu_architecture"], found);
+    scene.nothing_is_left();
+}
+
+#[test]
 fn a_node_without_the_devices_that_were_asked_for_says_so_unless_it_is_not_to_look() {
     let script = "echo \"gpus $MAD_RUNTIME_NGPUS\"\necho \"performance: 1 things_per_second\"\n";
     let Some(scene) = Scene::new("devices", json!({"n_gpus": "1"}), script) else { return };

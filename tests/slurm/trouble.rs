@@ -309,3 +309,50 @@ fn fifty_jobs_at_once_are_asked_for_together_and_no_more_often_than_one() {
     assert_eq!(table.lines().filter(|line| line.contains("SUCCESS")).count(), MANY, "{table}");
     assert!(cluster.queue(&ground).is_empty());
 }
+
+/// A directory with a `scontrol` that has no answer about jobs, in front of the search path. The real one does the rest.
+fn mute() -> (TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("scontrol");
+    let text = "#!/bin/bash\n[ \"$1 $2\" != 'show job' ] || { echo 'scontrol: error: out of order' >&2; exit 1; }\n\
+                PATH=${PATH#*:} exec scontrol \"$@\"\n";
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    (directory, path)
+}
+
+#[test]
+fn a_job_that_cannot_be_ended_is_not_recorded_as_cancelled_and_can_be_ended_later() {
+    let script = "echo here\nsleep 600\n";
+    let Some(ground) = Ground::new("a job that cannot be ended", json!({}), script) else { return };
+    let (_mute, path) = mute();
+    let mut command = ground.command(&cpu());
+    command.env("PATH", &path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = command.spawn().unwrap();
+    let id = ground.wait_for("running on node");
+    interrupt(&run);
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", said(&output));
+    assert!(said(&output).contains(&format!("batch job {id} was not ended and may go on")), "{}", said(&output));
+    assert!(said(&output).contains(&format!("`scancel {id}`")), "{}", said(&output));
+    assert!(!ground.job_directory().join("job.json").exists(), "it has no verdict: {}", said(&output));
+    assert!(!ground.queue().is_empty(), "it goes on");
+
+    // To follow it to its own end is not what was asked for either.
+    let cancel = |path: Option<&str>| {
+        let mut command = Command::new(MADDOCK);
+        command.args(["cancel", "last"]).current_dir(ground.work()).stdin(Stdio::null());
+        path.map(|path| command.env("PATH", path));
+        command.output().unwrap()
+    };
+    let output = cancel(Some(&path));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains(&format!("`scancel {id}`")), "{}", said(&output));
+    assert!(!ground.queue().is_empty(), "it goes on");
+
+    let output = cancel(None);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(ground.queue(), "");
+    assert_eq!(text(&ground.job(), "/execution/state"), "cancelled");
+}

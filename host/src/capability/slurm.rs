@@ -4,6 +4,7 @@
 //! permit only. Clients are argument vectors with time limits, never a shell. A job that does not bear this run's marker is
 //! never ended, and nothing is ever ended by an empty id, a name or a pattern.
 
+mod again;
 mod ask;
 mod batch;
 mod client;
@@ -19,7 +20,7 @@ use maddock_bindings::api::slurm::{self, Batch, Cluster, Job, Seen};
 use maddock_bindings::api::types::ErrorKind;
 
 use super::files::allowed;
-use super::gate::{Call, Capability, Permit};
+use super::gate::{Call, Capability, Gate, Permit};
 use super::{Answer, ApiError, error, error_with_hint};
 use crate::plugin::State;
 
@@ -112,7 +113,8 @@ const ASKING: [&str; 3] = ["squeue", "scontrol", "sacct"];
 
 impl slurm::Host for State {
     async fn describe_cluster(&mut self) -> Answer<Cluster> {
-        gated!(self, on_program("describe-cluster", &["sinfo", "scontrol"]), |client| ask::cluster(&client))
+        let queue = self.context.queue.clone();
+        gated!(self, on_program("describe-cluster", &["sinfo", "scontrol"]), |client| queue.cluster(&client))
     }
 
     async fn submit(&mut self, batch: Batch) -> Answer<String> {
@@ -123,8 +125,20 @@ impl slurm::Host for State {
         // From here on there may be jobs of this run, whatever becomes of the call.
         self.context.queue.mark_used();
         let client = Client::new(&permit, &self.context.environment);
-        let answer = order.submit(&permit, &client, &self.context.secrets).await;
-        Ok(permit.finish(answer))
+        let teller = again::Teller::new(self.events.clone(), "handing the job in");
+        let (context, gate) = (self.context.clone(), self.gate.clone());
+        let attempt = || order.submit(&permit, &client, &context.secrets);
+        let find = || async {
+            let found = owned(&gate, &client, &owner).await?;
+            Ok(found.into_iter().map(|job| job.id).collect())
+        };
+        let answer = again::submit(again::SUBMIT, teller, attempt, find).await;
+        if let Ok(handed) = &answer
+            && handed.again
+        {
+            end_twins(&gate, &client, &owner, &handed.id).await;
+        }
+        Ok(permit.finish(answer.map(|handed| handed.id)))
     }
 
     async fn query(&mut self, ids: Vec<String>) -> Answer<Vec<Job>> {
@@ -150,7 +164,9 @@ impl slurm::Host for State {
             return Ok(permit.finish(Ok(())));
         }
         let client = Client::new(&permit, &self.context.environment);
-        let answer = cancel(&permit, &client, &run, &id).await;
+        let teller = again::Teller::new(self.events.clone(), format!("ending batch job {id}"));
+        let attempt = || cancel(&permit, &client, &run, &id);
+        let answer = again::cancel(again::CANCEL, &id, teller, attempt).await;
         Ok(permit.finish(answer))
     }
 
@@ -161,6 +177,25 @@ impl slurm::Host for State {
             let wanted = job.map(|job| format!("{run}/{job}"));
             Ok(found.into_iter().filter(|found| wanted.as_ref().is_none_or(|wanted| found.owner == *wanted)).collect())
         })
+    }
+}
+
+/// The jobs of one owner. Looking for them is a call of its own to the gate.
+async fn owned(gate: &Gate, client: &Client, owner: &Owner) -> Result<Vec<Job>, ApiError> {
+    let permit = gate.permit(on_program("find", &["squeue"]))?;
+    let found = permit.finish(ask::jobs_of_run(client, &owner.run).await)?;
+    let own = format!("{}/{}", owner.run, owner.job);
+    Ok(found.into_iter().filter(|job| job.owner == own).collect())
+}
+
+/// Ends what an attempt to hand a job in has left that seemed not to be heard. What cannot be ended now is ended by its
+/// marker when the run ends.
+async fn end_twins(gate: &Gate, client: &Client, owner: &Owner, id: &str) {
+    let found = owned(gate, client, owner).await.unwrap_or_default();
+    for twin in found.into_iter().filter(|job| job.id != id && !job.ended) {
+        let Ok(permit) = gate.permit(on_program("cancel", &["scancel"]).on("job", &twin.id)) else { continue };
+        let answer = cancel(&permit, client, &owner.run, &twin.id).await;
+        let _ = permit.finish(answer);
     }
 }
 

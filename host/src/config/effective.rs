@@ -411,6 +411,10 @@ impl Effective {
             }
             self.warn(hint.map_or(message.clone(), |hint| format!("{message}; {hint}")));
         }
+        let value = self.value.as_object();
+        for warning in value.map(|value| self.schema.without_effect(value)).unwrap_or_default() {
+            self.warn(warning);
+        }
         Ok(())
     }
 
@@ -559,14 +563,14 @@ mod tests {
 
     #[test]
     fn the_command_line_replaces_whole_keys_of_the_file_and_merges_over_defaults() {
-        let file = file(r#"{"docker_env_vars": {"A": "file"}, "distributed": {"nnodes": 2, "port": 1}, "timeout": 5}"#);
+        let file = file(r#"{"docker_env_vars": {"A": "file"}, "distributed": {"nnodes": 2, "port": 1}, "debug": true}"#);
         let effective =
             Effective::load(&Inputs { file: Some(file.path()), ..inputs("{'distributed': {'nnodes': 4}}") }).unwrap();
         assert_eq!(effective.get("distributed"), Some(&json!({"nnodes": 4})));
         assert_eq!(effective.get("docker_env_vars"), Some(&json!({"A": "file"})));
         assert_eq!(effective.get("docker_build_arg"), Some(&json!({})));
         assert_eq!(effective.origin("distributed.nnodes"), Some(Origin::CommandLine));
-        assert_eq!(effective.origin("timeout"), Some(Origin::File { path: file.path().to_owned() }));
+        assert_eq!(effective.origin("debug"), Some(Origin::File { path: file.path().to_owned() }));
         assert_eq!(effective.origin("docker_build_arg"), Some(Origin::Default { preset: "defaults.json".to_owned() }));
         assert_eq!(effective.origin("absent"), None);
         assert!(effective.warnings().is_empty());
@@ -675,6 +679,12 @@ mod tests {
         let [first, second] = effective.warnings() else { panic!("{:?}", effective.warnings()) };
         assert!(first.contains("`guest_oss`") && first.contains("did you mean `guest_os`"), "{first}");
         assert!(second.contains("`distributed.nnode`") && second.contains("`nnodes`"), "{second}");
+        // A section of which all members are known has no others, however little they look like one of them.
+        let effective = load("{'slurm': {'cpus_per_task': 4, '_c': 1}}").unwrap();
+        let [only] = effective.warnings() else { panic!("{:?}", effective.warnings()) };
+        assert!(only.contains("`slurm.cpus_per_task` is not a known key"), "{only}");
+        let error = Effective::load(&Inputs { strict: true, ..inputs("{'slurm': {'licenses': 'x'}}") }).unwrap_err();
+        assert_eq!((error.kind, error.key.as_deref()), (ConfigErrorKind::UnknownKey, Some("slurm.licenses")));
         let error = Effective::load(&Inputs { strict: true, ..inputs("{'flavour': 'x'}") }).unwrap_err();
         assert_eq!((error.kind, error.key.as_deref()), (ConfigErrorKind::UnknownKey, Some("flavour")));
         let known = Some(BTreeSet::from(["flavour".to_owned()]));
@@ -682,6 +692,15 @@ mod tests {
         let mut later =
             Effective::load(&Inputs { known_keys: None, strict: true, ..inputs("{'flavour': 'x'}") }).unwrap();
         assert!(later.check_keys(&BTreeSet::new(), true).is_err());
+    }
+
+    #[test]
+    fn a_key_that_nothing_reads_says_so_and_is_no_error() {
+        let config = "{'monitor': False, 'live_output': None, 'timeout': 5, 'tools': []}";
+        let effective = Effective::load(&Inputs { strict: true, ..inputs(config) }).unwrap();
+        let [first, second] = effective.warnings() else { panic!("{:?}", effective.warnings()) };
+        assert!(first.starts_with("`monitor` has no effect: "), "{first}");
+        assert!(second.contains("`timeout`") && second.contains("`--timeout`"), "{second}");
     }
 
     #[test]

@@ -535,6 +535,16 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_somebody_names_is_not_overruled_by_a_preset_s_variable() {
+        let of = |section: Value| {
+            let effective = applied("slurm", &json!({"gpu_vendor": "AMD", "slurm": section})).unwrap();
+            effective.get("env_vars.NCCL_SOCKET_IFNAME").cloned()
+        };
+        assert_eq!(of(json!({"nodes": 2, "network_interface": "ib0"})), None);
+        assert_eq!(of(json!({"nodes": 2})), Some(json!("eth0")));
+    }
+
+    #[test]
     fn no_vendor_and_a_number_of_gpus_contradict_each_other() {
         let error = applied("slurm", &json!({"gpu_vendor": "NONE", "slurm": {"gpus_per_node": 4}})).unwrap_err();
         assert_eq!((error.kind, error.key.as_deref()), (ConfigErrorKind::Conflict, Some("slurm.gpus_per_node")));

@@ -111,6 +111,10 @@ struct Rule {
     items: Vec<Type>,
     non_empty: bool,
     members: BTreeMap<String, Rule>,
+    /// There are no other members than those.
+    closed: bool,
+    /// It is known, and nothing reads it: why, or what to do instead.
+    no_effect: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -222,8 +226,19 @@ impl Schema {
         Ok(())
     }
 
+    /// What is said of keys that are known and have no effect.
+    #[must_use]
+    pub fn without_effect(&self, value: &Map<String, Value>) -> Vec<String> {
+        let said = value.iter().filter(|(_, member)| !member.is_null());
+        said.filter_map(|(key, _)| {
+            let why = self.keys.get(key).map(|rule| rule.no_effect.as_str()).filter(|why| !why.is_empty())?;
+            Some(format!("`{key}` has no effect: {why}"))
+        })
+        .collect()
+    }
+
     /// Keys that are neither in the table nor in `known`. Sections are a target's own: in them only a name that looks like
-    /// a slip of the pen counts.
+    /// a slip of the pen counts, unless the table has all of them.
     #[must_use]
     pub fn unknown(&self, value: &Map<String, Value>, known: &BTreeSet<String>) -> Vec<Unknown> {
         let mut unknown = Vec::new();
@@ -348,7 +363,7 @@ impl Rule {
                 let known = || self.members.keys().map(String::as_str);
                 // Stricter than for whole keys: `cpu_limits` is a slip, `scheduler` somebody's own.
                 let slip = nearest(name, known()).first().is_some_and(|near| strsim::levenshtein(near, name) <= 2);
-                if slip {
+                if slip || self.closed {
                     let path = path.child(name);
                     let message = format!("`{path}` is not a known key");
                     unknown.push(Unknown { path, message, hint: suggestion(name, known()) });

@@ -246,8 +246,17 @@ async fn follow(session: &Session, order: &Order<'_>, handle: &str) -> Executed 
                     }
                 }
                 executed.interrupted = true;
-                let cancelled = cancel_watched(target.cancel_job(&aftermath, handle, "interrupted"), watch).await;
+                let cancel = target.cancel_job(&aftermath, handle, "interrupted");
+                let (cancelled, over) = cancel_watched(cancel, watch).await;
+                // Jobs that are not on this machine go on when nobody could end them: that is no end to be recorded.
+                let goes_on = cancelled.is_err() && !over && !local;
                 note(&mut executed.problems, "ending the job", cancelled);
+                if let (true, Some(keeper)) = (goes_on, order.keeper) {
+                    match keeper.leave().await {
+                        Ok(()) => return Executed { left: true, ..executed },
+                        Err(error) => executed.problems.push(format!("it cannot be left either: {error}")),
+                    }
+                }
             }
         }
     }
@@ -263,29 +272,30 @@ async fn follow(session: &Session, order: &Order<'_>, handle: &str) -> Executed 
     executed
 }
 
-/// Ends a job that is watched on until its end is seen: what it says last belongs in its log.
+/// Ends a job that is watched on until its end is seen: what it says last belongs in its log. Says whether that was so, too.
 async fn cancel_watched<T>(
     cancel: impl Future<Output = Result<(), PluginError>>,
-    mut watch: Pin<&mut impl Future<Output = T>>,
-) -> Result<(), PluginError> {
-    let mut over = false;
+    mut watch: Pin<&mut impl Future<Output = Result<T, PluginError>>>,
+) -> (Result<(), PluginError>, bool) {
+    let mut watched = None;
     tokio::pin!(cancel);
     let cancelled = loop {
         tokio::select! {
             cancelled = &mut cancel => break cancelled,
-            _ = &mut watch, if !over => over = true,
+            ended = &mut watch, if watched.is_none() => watched = Some(ended.is_ok()),
         }
     };
-    if cancelled.is_ok() && !over {
+    if cancelled.is_ok() && watched.is_none() {
         // One that is not seen to end has ended all the same, or is found by its owner.
         let _ = tokio::time::timeout(LAST_WORDS, watch).await;
     }
-    cancelled
+    (cancelled, watched.unwrap_or(false))
 }
 
 fn note(problems: &mut Vec<String>, what: &str, result: Result<(), PluginError>) {
     if let Err(error) = result {
-        problems.push(format!("{what}: {error}"));
+        let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        problems.push(format!("{what}: {error}{hint}"));
     }
 }
 

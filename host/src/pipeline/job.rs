@@ -25,6 +25,8 @@ const MAIN_PORT: u16 = 29500;
 const MAIN_ADDRESS: &str = "$MADDOCK_MAIN_NODE";
 /// The role that runs once for the whole job, in the words of the launcher interface.
 pub(crate) const ROLE_OF_ALL: &str = "batch";
+/// The role of nodes that work each for itself, in the same words.
+pub(crate) const ROLE_OF_REPLICAS: &str = "replica";
 /// Results that are brought back from the work directory besides the model's own results file.
 const RESULT_PATTERNS: [&str; 5] =
     ["*_profiler_output.csv", "*_output.csv", "*_trace.csv", "library_trace.csv", "*_env.csv"];
@@ -312,6 +314,13 @@ pub fn nul(job: &Job) -> Option<String> {
 pub fn reporting_nodes(job: &Job) -> u32 {
     let of_all = job.topology.roles.iter().any(|role| role.name == ROLE_OF_ALL);
     if of_all { 1 } else { job.topology.nodes }
+}
+
+/// Whether its nodes work each for itself, as the launcher says by their roles.
+#[must_use]
+pub fn is_replicated(job: &Job) -> bool {
+    let roles = &job.topology.roles;
+    job.topology.nodes > 1 && !roles.is_empty() && roles.iter().all(|role| role.name == ROLE_OF_REPLICAS)
 }
 
 /// Whether the job's own script deploys it.

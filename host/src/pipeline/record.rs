@@ -11,7 +11,7 @@ use super::execute::{Executed, cause_word};
 use super::job;
 use crate::plugin::PluginError;
 use crate::plugin::jobs::{Cause, CollectedFile};
-use crate::results::aggregate::{Together, together};
+use crate::results::aggregate::{Combine, Speakers, Together, combine, together};
 use crate::results::configs::{config_of_row, load_configs};
 use crate::results::error_scan::ErrorScan;
 use crate::results::merge::merge;
@@ -112,6 +112,8 @@ pub struct Gathering<'a> {
     pub facts: JobFacts,
     /// How many nodes it was to have.
     pub nodes: u32,
+    /// They work each for itself.
+    pub replicas: bool,
     /// The model was not to run.
     pub skip_model: bool,
     /// Another node reports.
@@ -129,6 +131,8 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
         match fact.name.as_str() {
             "git_commit" => facts.git_commit.clone_from(&fact.value),
             "machine_name" => facts.machine_name.clone_from(&fact.value),
+            // What was detected where the job ran counts more than what is here.
+            "gpu_architecture" if !fact.value.is_empty() => facts.gpu_architecture.clone_from(&fact.value),
             "results" => results.clone_from(&fact.value),
             "unclear" => unclear.clone_from(&fact.value),
             "image_digest" => image_digest = Some(fact.value.clone()).filter(|digest| !digest.is_empty()),
@@ -151,6 +155,7 @@ pub async fn judge(gathering: Gathering<'_>, executed: &Executed) -> Judged {
         duration: executed.ending.as_ref().and_then(|ending| ending.duration),
         metrics: executed.metrics.clone(),
         nodes: nodes_of(executed, gathering.nodes),
+        replicas: gathering.replicas,
         message: message_of(executed),
         hint: executed.error.as_ref().and_then(PluginError::hint),
         execution,
@@ -218,6 +223,7 @@ struct Owned {
     duration: Option<f64>,
     metrics: Vec<(u32, Metric)>,
     nodes: Nodes,
+    replicas: bool,
     message: String,
     hint: Option<String>,
     execution: Execution,
@@ -266,7 +272,7 @@ impl Owned {
             reason,
             hint: self.hint,
             execution: json!({"state": execution_word(&self.execution), "code": exit_code(&self.execution), "message": self.message}),
-            evidence: evidence_json(&evidence, self.complete),
+            evidence: evidence_json(&evidence, self.complete, &self.metrics),
             verdict,
             performance,
             duration: self.duration,
@@ -282,7 +288,7 @@ impl Owned {
                 return Measured::Unusable(self.unclear.clone());
             }
             if self.nodes.expected > 1 {
-                return match together(&self.metrics, self.nodes.expected) {
+                return match together(&self.metrics, self.speakers()) {
                     Together::Nothing => Measured::Log(None),
                     Together::Metric(metric) => Measured::Log(Some(metric)),
                     Together::Unclear(why) => Measured::Unusable(why),
@@ -311,10 +317,14 @@ impl Owned {
             });
         }
         tables.sort_by_key(|(node, _)| *node);
-        match merge(&tables, self.nodes.expected) {
+        match merge(&tables, self.speakers()) {
             Ok(results) => Measured::Results(results),
             Err(why) => Measured::Unusable(format!("`{name}`: {why}")),
         }
+    }
+
+    fn speakers(&self) -> Speakers {
+        Speakers { nodes: self.nodes.expected, replicas: self.replicas }
     }
 
     fn unusable(&self, file: &CollectedFile, several: bool, why: &str) -> String {
@@ -378,7 +388,38 @@ fn exit_code(execution: &Execution) -> Value {
     }
 }
 
-fn evidence_json(evidence: &Evidence, complete: bool) -> Value {
+/// What each of several nodes printed, so that a reader can see what the job's figure is made of, and how alike they are.
+fn of_each_node(metrics: &[(u32, Metric)]) -> Value {
+    let each: Vec<Value> = metrics
+        .iter()
+        .map(|(node, metric)| json!({"node": node, "value": metric.value, "metric": metric.name}))
+        .collect();
+    let method = match metrics {
+        [] => return Value::Null,
+        [_] => "the only one",
+        [(_, metric), ..] => match combine(&metric.name) {
+            Combine::Sum => "sum",
+            Combine::Greatest => "greatest",
+            Combine::Undefined => "undefined",
+        },
+    };
+    let mut all = json!({"values": each, "contributing": metrics.len(), "aggregation": method});
+    let values: Vec<f64> = metrics.iter().filter_map(|(_, metric)| metric.value.parse().ok()).collect();
+    let alike = metrics.windows(2).all(|pair| matches!(pair, [(_, one), (_, other)] if one.name == other.name));
+    let count = u32::try_from(values.len()).map_or(f64::NAN, f64::from);
+    if let (true, true, Some(all)) = (alike, count > 1.0, all.as_object_mut()) {
+        let mean = values.iter().sum::<f64>() / count;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let deviation = (squares / (count - 1.0)).sqrt();
+        all.insert("mean".to_owned(), json!(mean));
+        all.insert("std_dev".to_owned(), json!(deviation));
+        // Of what is nothing on average there is no such figure.
+        all.insert("cv".to_owned(), if mean == 0.0 { Value::Null } else { json!(deviation / mean.abs()) });
+    }
+    all
+}
+
+fn evidence_json(evidence: &Evidence, complete: bool, metrics: &[(u32, Metric)]) -> Value {
     let measurement = match &evidence.measurement {
         Measurement::Metric => json!("metric"),
         Measurement::Rows => json!("rows"),
@@ -390,12 +431,16 @@ fn evidence_json(evidence: &Evidence, complete: bool) -> Value {
         LogEvidence::ErrorPattern { line, pattern } => json!({"error_pattern": pattern, "line": line}),
         LogEvidence::Unavailable => json!("unavailable"),
     };
-    json!({
+    let mut members = json!({
         "measurement": measurement,
         "log": log,
         "log_complete": complete,
         "nodes": {"expected": evidence.nodes.expected, "reported": evidence.nodes.reported},
-    })
+    });
+    if let (true, Some(members)) = (evidence.nodes.expected > 1, members.as_object_mut()) {
+        members.insert("per_node".to_owned(), of_each_node(metrics));
+    }
+    members
 }
 
 /// A row as `job.json` has it: numbers as measured, blanks null.
@@ -466,4 +511,36 @@ pub fn join_logs(build: &Path, heading: &str, run: &Path, output: &Path) -> io::
     io::copy(&mut File::open(run)?, &mut file)?;
     file.persist(output).map_err(|error| error.error)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(values: &[&str]) -> Vec<(u32, Metric)> {
+        (0..)
+            .zip(values)
+            .map(|(node, value)| (node, Metric { value: (*value).into(), name: "tokens/s".into() }))
+            .collect()
+    }
+
+    #[test]
+    fn what_each_node_printed_is_kept_with_how_it_became_one_and_how_alike_it_is() {
+        let all = of_each_node(&metrics(&["10", "30"]));
+        assert_eq!(all["values"][1], json!({"node": 1, "value": "30", "metric": "tokens/s"}));
+        assert_eq!((&all["contributing"], &all["aggregation"], &all["mean"]), (&json!(2), &json!("sum"), &json!(20.0)));
+        assert!((all["std_dev"].as_f64().unwrap() - 200_f64.sqrt()).abs() < 1e-9, "{all}");
+        assert!((all["cv"].as_f64().unwrap() - 200_f64.sqrt() / 20.0).abs() < 1e-9, "{all}");
+        assert_eq!(of_each_node(&metrics(&["0", "0"]))["cv"], Value::Null);
+    }
+
+    #[test]
+    fn one_node_that_speaks_for_all_has_nothing_to_be_compared_with() {
+        let all = of_each_node(&metrics(&["10"]));
+        assert_eq!(
+            (&all["contributing"], &all["aggregation"], all.get("mean")),
+            (&json!(1), &json!("the only one"), None)
+        );
+        assert_eq!(of_each_node(&[]), Value::Null);
+    }
 }

@@ -205,6 +205,7 @@ pub async fn judge(records: &Records<'_>, calls: &mut [Replayed]) -> std::io::Re
         log: log.path(),
         facts: records.job.facts.clone(),
         nodes: records.job.reporting_nodes,
+        replicas: records.job.replicas,
         skip_model: records.run.options.skip_model,
         worker: records.run.worker,
     };

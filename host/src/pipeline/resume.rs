@@ -121,6 +121,9 @@ pub struct JobRecord {
     pub nodes: u32,
     /// How many of them have to report.
     pub reporting_nodes: u32,
+    /// They work each for itself.
+    #[serde(default)]
+    pub replicas: bool,
     /// Seconds.
     pub time_limit: Option<u64>,
     /// Patterns of the files to bring back.
@@ -142,6 +145,7 @@ impl JobRecord {
             facts,
             nodes: 1,
             reporting_nodes: 1,
+            replicas: false,
             time_limit: None,
             collect: Vec::new(),
             secrets: Vec::new(),

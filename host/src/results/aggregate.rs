@@ -62,10 +62,15 @@ pub fn combine(name: &str) -> Combine {
         .zip(words.iter().skip(1))
         .any(|(word, unit)| *word == "per" && table.sum_rates.iter().any(|known| known == unit))
         || table.sum_rates.iter().any(|unit| name.ends_with(&format!("/{unit}")));
-    let forbidden = words.iter().any(|word| {
-        table.never.iter().any(|known| known == word)
-            && !(rate && table.sum_rates.iter().any(|unit| unit.trim_end_matches('s') == word.trim_end_matches('s')))
-    });
+    // A figure for each of something, as `throughput_per_node`: the whole is not their sum.
+    let is_time = |unit: &str| table.sum_rates.iter().any(|known| known == unit);
+    let for_each = words.iter().zip(words.iter().skip(1)).any(|(word, unit)| *word == "per" && !is_time(unit));
+    let forbidden = for_each
+        || words.iter().any(|word| {
+            table.never.iter().any(|known| known == word)
+                && !(rate
+                    && table.sum_rates.iter().any(|unit| unit.trim_end_matches('s') == word.trim_end_matches('s')))
+        });
     if forbidden {
         Combine::Undefined
     } else if rate || has(&table.sum) {
@@ -77,13 +82,32 @@ pub fn combine(name: &str) -> Combine {
     }
 }
 
+/// Whose figures a job is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speakers {
+    /// How many nodes report.
+    pub nodes: u32,
+    /// Each of them works for itself, so that none speaks for another.
+    pub replicas: bool,
+}
+
+impl Speakers {
+    /// Whether one node may speak for all of them: also for replicas where no aggregate of theirs could be made.
+    #[must_use]
+    pub fn one_speaks(self, metric: &str) -> bool {
+        !self.replicas || self.nodes == 1 || combine(metric) == Combine::Undefined
+    }
+}
+
 /// The metric of a job on several nodes. One node that printed speaks for the job, as the first rank of a program that
-/// gathers its own results does; several are taken together, and then all of them are needed.
+/// gathers its own results does, unless its nodes work each for itself; several are taken together, and then all of them
+/// are needed.
 #[must_use]
-pub fn together(metrics: &[(u32, Metric)], nodes: u32) -> Together {
+pub fn together(metrics: &[(u32, Metric)], of: Speakers) -> Together {
+    let nodes = of.nodes;
     let (first, others) = match metrics.split_first() {
         None => return Together::Nothing,
-        Some(((_, metric), [])) => return Together::Metric(metric.clone()),
+        Some(((_, metric), [])) if of.one_speaks(&metric.name) => return Together::Metric(metric.clone()),
         Some(((_, first), others)) => (first, others),
     };
     if let Some((node, other)) = others.iter().find(|(_, other)| other.name != first.name) {
@@ -96,7 +120,7 @@ pub fn together(metrics: &[(u32, Metric)], nodes: u32) -> Together {
             "{count} nodes measured `{}`, for which no aggregate is defined; print it on one node only",
             first.name
         )),
-        _ if count < nodes => Together::Unclear(format!("{count} of {nodes} nodes measured `{}`", first.name)),
+        _ if count < nodes => Together::Unclear(incomplete(count, of, &format!("measured `{}`", first.name))),
         Combine::Sum => match sum(&values) {
             Some(value) => Together::Metric(Metric { value, name: first.name.clone() }),
             None => Together::Unclear(format!("the values of `{}` cannot be added", first.name)),
@@ -106,6 +130,12 @@ pub fn together(metrics: &[(u32, Metric)], nodes: u32) -> Together {
             Together::Metric(Metric { value, name: first.name.clone() })
         }
     }
+}
+
+/// Some of the nodes did what all of them have to.
+pub(super) fn incomplete(count: u32, of: Speakers, did: &str) -> String {
+    let why = if of.replicas { ", and each of them works for itself" } else { "" };
+    format!("{count} of {} nodes {did}{why}", of.nodes)
 }
 
 fn number(text: &str) -> f64 {
@@ -140,6 +170,24 @@ mod tests {
             .collect()
     }
 
+    fn nodes(nodes: u32) -> Speakers {
+        Speakers { nodes, replicas: false }
+    }
+
+    #[test]
+    fn no_node_speaks_for_others_that_work_for_themselves() {
+        let replicas = Speakers { nodes: 2, replicas: true };
+        let one = metrics(&[(0, "5", "tokens_per_second")]);
+        let Together::Unclear(why) = together(&one, replicas) else { panic!("half of the value") };
+        assert_eq!(why, "1 of 2 nodes measured `tokens_per_second`, and each of them works for itself");
+        let both = metrics(&[(0, "5", "tokens_per_second"), (1, "6", "tokens_per_second")]);
+        assert!(matches!(together(&both, replicas), Together::Metric(metric) if metric.value == "11"));
+        assert_eq!(together(&[], replicas), Together::Nothing);
+        let latency = metrics(&[(1, "5", "latency_ms")]);
+        assert!(matches!(together(&latency, replicas), Together::Metric(_)), "there could be no other figure");
+        assert!(matches!(together(&one, Speakers { nodes: 1, replicas: true }), Together::Metric(_)));
+    }
+
     #[test]
     fn rates_add_up_and_what_is_per_device_or_a_share_or_a_time_does_not() {
         for name in [
@@ -157,6 +205,14 @@ mod tests {
         }
         for name in [
             "tokens_per_second_per_gpu",
+            "tflops_per_gcd",
+            "tflops/gcd",
+            "throughput_per_chip",
+            "throughput_per_rank",
+            "throughput/core",
+            "accelerator_throughput",
+            "throughput_per_node",
+            "throughput_std",
             "mfu",
             "utilization_percent",
             "%",
@@ -179,34 +235,37 @@ mod tests {
     #[test]
     fn values_of_all_nodes_are_added_without_digits_of_their_own() {
         let all = metrics(&[(0, "0.1", "tokens_per_second"), (1, "0.2", "tokens_per_second")]);
-        let Together::Metric(metric) = together(&all, 2) else { panic!("unclear") };
+        let Together::Metric(metric) = together(&all, nodes(2)) else { panic!("unclear") };
         assert_eq!(metric.value, "0.3");
     }
 
     #[test]
     fn a_missing_node_is_not_left_out_of_a_sum() {
         let some = metrics(&[(0, "10", "tokens_per_second"), (2, "30", "tokens_per_second")]);
-        assert_eq!(together(&some, 3), Together::Unclear("2 of 3 nodes measured `tokens_per_second`".to_owned()));
+        assert_eq!(
+            together(&some, nodes(3)),
+            Together::Unclear("2 of 3 nodes measured `tokens_per_second`".to_owned())
+        );
     }
 
     #[test]
     fn one_node_that_printed_speaks_for_the_job() {
         let one = metrics(&[(0, "5", "latency_ms")]);
-        assert!(matches!(together(&one, 4), Together::Metric(metric) if metric.value == "5"));
-        assert_eq!(together(&[], 4), Together::Nothing);
+        assert!(matches!(together(&one, nodes(4)), Together::Metric(metric) if metric.value == "5"));
+        assert_eq!(together(&[], nodes(4)), Together::Nothing);
     }
 
     #[test]
     fn what_has_no_aggregate_is_not_aggregated() {
         let both = metrics(&[(0, "5", "latency_ms"), (1, "6", "latency_ms")]);
-        assert!(matches!(together(&both, 2), Together::Unclear(why) if why.contains("no aggregate is defined")));
+        assert!(matches!(together(&both, nodes(2)), Together::Unclear(why) if why.contains("no aggregate is defined")));
         let mixed = metrics(&[(0, "5", "a_per_second"), (1, "6", "b_per_second")]);
-        assert!(matches!(together(&mixed, 2), Together::Unclear(_)));
+        assert!(matches!(together(&mixed, nodes(2)), Together::Unclear(_)));
     }
 
     #[test]
     fn the_largest_stands_for_memory() {
         let both = metrics(&[(0, "9", "memory_gb"), (1, "11.5", "memory_gb")]);
-        assert!(matches!(together(&both, 2), Together::Metric(metric) if metric.value == "11.5"));
+        assert!(matches!(together(&both, nodes(2)), Together::Metric(metric) if metric.value == "11.5"));
     }
 }

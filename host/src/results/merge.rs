@@ -3,24 +3,26 @@
 //! Rows belong together by their place, and have to be of one model and one metric. It must never leave a node out of a
 //! figure, nor combine what has no defined aggregate: a file that would need that is no evidence, and a cell stays empty.
 
-use super::aggregate::{Combine, combine, greatest, sum};
+use super::aggregate::{Combine, Speakers, combine, greatest, incomplete, sum};
 use super::metric::is_number;
 use super::multiple::{Results, ResultsRow, is_blank};
 
-/// The files of a job of `nodes` nodes, by node, as one. One node that left a file speaks for the job; of several, all are
-/// needed.
+/// The files of a job of several nodes, by node, as one. One node that left a file speaks for the job, unless its nodes work
+/// each for itself; of several, all are needed.
 ///
 /// # Errors
 /// They cannot be taken together; a sentence.
-pub fn merge(files: &[(u32, Results)], nodes: u32) -> Result<Results, String> {
+pub fn merge(files: &[(u32, Results)], of: Speakers) -> Result<Results, String> {
     let (first, others) = match files.split_first() {
         None => return Err("no node left it".to_owned()),
-        Some(((_, only), [])) => return Ok(only.clone()),
+        Some(((_, only), [])) if only.rows().all(|row| of.one_speaks(row.get("metric").unwrap_or_default().trim())) => {
+            return Ok(only.clone());
+        }
         Some(((_, first), others)) => (first, others),
     };
     let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
-    if count < nodes {
-        return Err(format!("{count} of {nodes} nodes left it"));
+    if count < of.nodes {
+        return Err(incomplete(count, of, "left it"));
     }
     let tables: Vec<Vec<ResultsRow<'_>>> = files.iter().map(|(_, file)| file.rows().collect()).collect();
     let length = first.rows().count();
@@ -94,10 +96,14 @@ mod tests {
     use super::*;
 
     fn merged(nodes: u32, files: &[&str]) -> Result<Vec<Vec<String>>, String> {
+        merged_of(Speakers { nodes, replicas: false }, files)
+    }
+
+    fn merged_of(of: Speakers, files: &[&str]) -> Result<Vec<Vec<String>>, String> {
         let files: Vec<(u32, Results)> =
             (0..).zip(files).map(|(node, text)| (node, Results::parse(text.as_bytes()).unwrap())).collect();
         let cells = |row: ResultsRow<'_>| row.cells().map(|(_, text)| text.to_owned()).collect();
-        merge(&files, nodes).map(|results| results.rows().map(cells).collect())
+        merge(&files, of).map(|results| results.rows().map(cells).collect())
     }
 
     #[test]
@@ -115,9 +121,14 @@ mod tests {
 
     #[test]
     fn one_node_s_file_speaks_for_the_job_and_of_several_all_are_needed() {
-        let file = "model,performance,metric\na,5,latency_ms\n";
-        assert_eq!(merged(3, &[file]).unwrap(), [["a", "5", "latency_ms"]]);
+        let file = "model,performance,metric\na,5,tokens/s\n";
+        assert_eq!(merged(3, &[file]).unwrap(), [["a", "5", "tokens/s"]]);
         assert_eq!(merged(3, &[file, file]).unwrap_err(), "2 of 3 nodes left it");
+        let replicas = Speakers { nodes: 3, replicas: true };
+        assert_eq!(
+            merged_of(replicas, &[file]).unwrap_err(),
+            "1 of 3 nodes left it, and each of them works for itself"
+        );
     }
 
     #[test]

@@ -89,6 +89,8 @@ impl Scene<'_> {
         let name = match (self.kind, self.split) {
             (Kind::SlurmMulti, _) => "batch",
             (_, Some(split)) => split.role(node),
+            // A server of its own on each node: what one of them measured is not what the others did.
+            (Kind::Vllm, _) if self.topology.nodes > 1 => "replica",
             _ => "worker",
         };
         Ok(Role { node, name: name.to_owned(), env: self.variables(node)?, command: self.command(node)? })

@@ -411,7 +411,9 @@ impl Guest for Plugin {
                 collection.missing.push(format!("`{name}` is not in the work directory of the first node"));
             }
         }
-        let first = handle.report(0);
+        let reports = handle.reports();
+        let architecture = outcome::architecture(&reports);
+        let first = reports.into_iter().next().unwrap_or_default();
         let commit = first.git_commit.or_else(|| first.result.and_then(|result| result.git_commit));
         // A script that runs once leaves its rows in a file.
         let results = handle.text(0, "results").map(|_| once::RESULTS.to_owned());
@@ -419,6 +421,7 @@ impl Guest for Plugin {
             ("machine_name", Some(handle.id.clone())),
             ("git_commit", commit),
             ("image_digest", first.image_digest),
+            ("gpu_architecture", architecture),
             ("results", results),
         ];
         collection.facts = facts

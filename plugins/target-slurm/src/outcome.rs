@@ -30,6 +30,8 @@ pub struct Report {
     pub git_commit: Option<String>,
     /// What was run.
     pub image_digest: Option<String>,
+    /// What accelerators were found there.
+    pub gpu_architecture: Option<String>,
     /// What the entry script left.
     pub result: Option<JobResult>,
 }
@@ -47,6 +49,7 @@ impl Report {
                 "seconds" => self.seconds = value.parse().ok(),
                 "git_commit" => self.git_commit = Some(value.to_owned()),
                 "image_digest" => self.image_digest = Some(value.to_owned()),
+                "gpu_architecture" => self.gpu_architecture = Some(value.to_owned()).filter(|name| !name.is_empty()),
                 _ => {}
             }
         }
@@ -64,6 +67,12 @@ impl Report {
         }
         Some((cause, message))
     }
+}
+
+/// The accelerators of the first node that found some.
+#[must_use]
+pub fn architecture(reports: &[Report]) -> Option<String> {
+    reports.iter().find_map(|report| report.gpu_architecture.clone())
 }
 
 /// A node's own word for how its share ended.
@@ -187,6 +196,18 @@ mod tests {
     use maddock_sdk::job_result::Stage;
 
     use super::*;
+
+    #[test]
+    fn accelerators_are_those_of_the_first_node_that_found_some() {
+        let report = |text: &str| {
+            let mut report = Report::default();
+            report.read(text);
+            report
+        };
+        let reports = [report("exit=0"), report("gpu_architecture="), report("gpu_architecture=gfx942\nexit=0")];
+        assert_eq!(architecture(&reports).as_deref(), Some("gfx942"));
+        assert_eq!(architecture(&reports[..2]), None);
+    }
 
     fn job(state: JobState) -> Job {
         Job {

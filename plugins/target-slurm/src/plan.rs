@@ -10,7 +10,7 @@ use maddock_sdk::{Result, entry, invalid};
 use crate::allocation::Allocation;
 use crate::container::Share;
 use crate::script;
-use crate::section::Section;
+use crate::section::{Section, gpus_in};
 
 /// Minutes that copying to and from the nodes may take beyond the model's own time limit.
 const ROOM: u64 = 10;
@@ -103,6 +103,14 @@ pub(crate) fn check(job: &Job, section: &Section) -> Result<Vec<String>> {
             .hint("give `slurm.nodes` and `distributed.nnodes` the same value, or only one of them")
             .detail("key", "slurm.nodes"));
     }
+    let gpus = job.topology.gpus_per_node;
+    if let Some(asked) = gpus_in(&section.gres).filter(|asked| *asked != gpus) {
+        return Err(invalid(format!(
+            "`slurm.gres` asks for {asked} GPUs on each node, and the job is arranged for {gpus}"
+        ))
+        .hint(format!("write `slurm.gpus_per_node: {asked}` beside it, or leave `slurm.gres` out"))
+        .detail("key", "slurm.gres"));
+    }
     if job.paths.work_directory.is_empty() || job.paths.work_directory.split('/').any(|part| part == "..") {
         return Err(invalid(format!("`{}` cannot be a work directory", job.paths.work_directory)));
     }
@@ -133,7 +141,7 @@ pub(crate) fn batch(job: &Job, section: Section, script: String) -> Batch {
         partition: section.partition,
         nodes: job.topology.nodes,
         tasks_per_node: 1,
-        gpus_per_node: if section.gres.is_empty() { job.topology.gpus_per_node } else { 0 },
+        gpus_per_node: if gpus_in(&section.gres).is_none() { job.topology.gpus_per_node } else { 0 },
         gres: section.gres,
         time_limit,
         account: section.account,

@@ -27,8 +27,9 @@ pub fn longest(cluster: &Cluster, partition: &str) -> Option<Option<u32>> {
 #[must_use]
 pub fn told(cluster: &Cluster, partition: &str, wanted: u32) -> Option<(Level, String)> {
     let partition = named(cluster, partition);
-    let nodes: Vec<_> =
-        cluster.nodes.iter().filter(|node| node.partitions.iter().any(|own| own == partition)).collect();
+    // The scheduler may take any of several.
+    let is_of = |own: &String| partition.split(',').any(|name| own == name.trim());
+    let nodes: Vec<_> = cluster.nodes.iter().filter(|node| node.partitions.iter().any(is_of)).collect();
     let away: Vec<_> = nodes.iter().filter(|node| node.readiness != Readiness::Up).collect();
     // A cluster that lists no nodes has not been examined.
     if nodes.is_empty() || away.is_empty() {
@@ -90,6 +91,8 @@ mod tests {
         assert_eq!(level, Level::Warning);
         assert!(text.starts_with("1 of 3 nodes") && text.contains("n1 is drained (testing)"), "{text}");
         assert_eq!(told(&cluster(&[Readiness::Up, Readiness::Down]), "p", 1).unwrap().0, Level::Info);
+        let (_, text) = told(&cluster(&[Readiness::Down]), "q,p", 1).unwrap();
+        assert!(text.contains("partition `q,p`"), "of several any counts: {text}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn batch(job: &Job, section: &Section, program: Option<&str>) -> String {
     };
     let _ = writeln!(
         text,
-        "\nexec srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --input=none --kill-on-bad-exit=0 --export=ALL \\\n  \
+        "\nexec srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --input=none --kill-on-bad-exit=0 --wait=0 --export=ALL \\\n  \
          {start}"
     );
     text
@@ -107,6 +107,7 @@ pub(crate) fn glob(pattern: &str) -> Option<String> {
 /// Variables that models find on every node.
 pub(crate) fn of_all_nodes(job: &Job) -> Vec<(&'static str, String)> {
     vec![
+        ("MAD_DEPLOYMENT_TYPE", "slurm".to_owned()),
         ("MAD_IN_SLURM_JOB", "1".to_owned()),
         ("MAD_TOTAL_NODES", job.topology.nodes.to_string()),
         ("MAD_LAUNCHER_TYPE", job.topology.launcher.clone()),

@@ -14,6 +14,9 @@ const WITHOUT_EFFECT: [(&str, &str); 5] = [
     ("allow_submit_without_clean_nodes", "no job is kept from the queue"),
 ];
 
+/// No list that somebody wrote has more nodes.
+const MOST_NODES: u64 = 65_536;
+
 /// Seconds within which every node has to have begun, where nobody says it: what a scheduler does on a node before a job
 /// may take minutes.
 const START_TIMEOUT: u64 = 300;
@@ -95,7 +98,30 @@ impl Section {
             Some(Value::Number(number)) => Ok(number.to_string()),
             Some(other) => Err(wrong(key, other, "a text")),
         };
+        // What the scheduler is told. Other texts stand quoted in scripts, whatever they are.
+        let directive = |key: &str| {
+            let value = text(key)?;
+            if value.chars().any(char::is_control) {
+                return Err(wrong(key, &Value::String(value), "a text without control characters"));
+            }
+            Ok(value)
+        };
         let list = |key: &str| names(key, section.get(key));
+        let plain = |key: &str| -> Result<Vec<String>> {
+            let names = list(key)?;
+            match names.iter().find(|name| name.chars().any(char::is_control)) {
+                None => Ok(names),
+                Some(name) => Err(wrong(key, &Value::String(name.clone()), "a name without control characters")),
+            }
+        };
+        let nodes_of = |key: &str| -> Result<Vec<String>> {
+            let names = plain(key)?;
+            match names.iter().find(|name| !is_nodes(name)) {
+                None => Ok(names),
+                Some(name) => Err(wrong(key, &Value::String(name.clone()), "a list of nodes")
+                    .hint("write names and ranges such as `node[1-4,7]`")),
+            }
+        };
         let flag = |key: &str| match section.get(key) {
             None | Some(Value::Null) => Ok(true),
             Some(Value::Bool(flag)) => Ok(*flag),
@@ -109,7 +135,12 @@ impl Section {
                 seconds.map(Some).ok_or_else(|| wrong(key, value, "a number of seconds from 1 on"))
             }
         };
-        let nodelist = list("nodelist")?;
+        let nodelist = nodes_of("nodelist")?;
+        let memory = text("mem")?;
+        if !memory.is_empty() && !is_memory(&memory) {
+            return Err(wrong("mem", &Value::String(memory), "an amount of memory for each node")
+                .hint("write digits and one of K, M, G, T, such as `64G`"));
+        }
         let maddock = text("maddock")?;
         if !maddock.is_empty() && !maddock.starts_with('/') {
             return Err(wrong("maddock", &Value::String(maddock), "an absolute path, as the nodes have it,"));
@@ -128,7 +159,7 @@ impl Section {
             .map(|(key, why)| format!("`slurm.{key}` has no effect: {why}"))
             .collect();
         Ok(Self {
-            partition: text("partition")?,
+            partition: directive("partition")?,
             nodes,
             time,
             exclusive: flag("exclusive")?,
@@ -139,16 +170,16 @@ impl Section {
             check: flag("enable_node_check")? && nodelist.is_empty(),
             queue_timeout: seconds("queue_timeout")?,
             start_timeout: seconds("start_timeout")?.unwrap_or(START_TIMEOUT),
-            account: text("account")?,
-            qos: text("qos")?,
-            reservation: text("reservation")?,
-            constraint: text("constraint")?,
-            gres: text("gres")?,
-            memory: text("mem")?,
+            account: directive("account")?,
+            qos: directive("qos")?,
+            reservation: directive("reservation")?,
+            constraint: directive("constraint")?,
+            gres: directive("gres")?,
+            memory,
             nodelist,
-            exclude: list("exclude")?,
-            mail_user: text("mail_user")?,
-            mail_type: list("mail_type")?,
+            exclude: nodes_of("exclude")?,
+            mail_user: directive("mail_user")?,
+            mail_type: plain("mail_type")?,
             modules: list("modules")?,
             network_interface: text("network_interface")?,
             results_dir: text("results_dir")?,
@@ -190,6 +221,48 @@ fn names(key: &str, value: Option<&Value>) -> Result<Vec<String>> {
     Ok(names.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect())
 }
 
+/// As `sbatch --mem` takes it.
+fn is_memory(text: &str) -> bool {
+    let digits = text.strip_suffix(['K', 'M', 'G', 'T', 'k', 'm', 'g', 't']).unwrap_or(text);
+    !digits.is_empty() && digits.len() <= 12 && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether that is a node or several, as in `rack[1-2]node[01-16,20]`.
+fn is_nodes(text: &str) -> bool {
+    let mut total = 1_u64;
+    let mut rest = text;
+    while let Some((head, ranges)) = rest.split_once('[') {
+        let Some((ranges, after)) = ranges.split_once(']') else { return false };
+        let Some(count) = ranges.split(',').map(members).sum::<Option<u64>>() else { return false };
+        total = total.saturating_mul(count);
+        if head.contains([']', '/']) {
+            return false;
+        }
+        rest = after;
+    }
+    total <= MOST_NODES && !rest.contains([']', '/'])
+}
+
+/// How many numbers a range has.
+fn members(range: &str) -> Option<u64> {
+    let number = |text: &str| -> Option<u64> {
+        let digits = !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten()
+    };
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    Some(number(last)?.checked_sub(number(first)?)?.saturating_add(1))
+}
+
+/// How many GPUs generic resources such as `gpu:h100:4,license:1` ask for; none where they name none.
+pub(crate) fn gpus_in(gres: &str) -> Option<u32> {
+    let mut all = gres.split(',').filter_map(|one| {
+        let mut parts = one.trim().split(':');
+        (parts.next() == Some("gpu")).then(|| parts.next_back().and_then(|last| last.parse::<u32>().ok()).unwrap_or(1))
+    });
+    let first = all.next()?;
+    Some(all.fold(first, u32::saturating_add))
+}
+
 fn count(value: &Value) -> Option<u32> {
     let number = match value {
         Value::Number(number) => number.as_u64()?,
@@ -207,9 +280,13 @@ fn time(value: &Value) -> Result<u32> {
         other => return Err(wrong("time", other, "a time")),
     };
     minutes(&text).ok_or_else(|| {
-        wrong("time", value, "a time").hint(
-            "write hours, minutes and seconds as `24:00:00`, with days in front as `2-00:00:00`, or minutes as `90`",
-        )
+        let endless = ["unlimited", "infinite"].iter().any(|word| text.eq_ignore_ascii_case(word));
+        wrong("time", value, "a time").hint(match endless {
+            true => "leave it out and say `--timeout 0`: the job gets the longest time that its partition allows",
+            false => {
+                "write hours, minutes and seconds as `24:00:00`, with days in front as `2-00:00:00`, or minutes as `90`"
+            }
+        })
     })
 }
 
@@ -290,6 +367,14 @@ mod tests {
             (r#""maddock": "bin/maddock""#, "slurm.maddock"),
             (r#""queue_timeout": 0"#, "slurm.queue_timeout"),
             (r#""start_timeout": "soon""#, "slurm.start_timeout"),
+            (r#""mem": "64GB""#, "slurm.mem"),
+            (r#""nodelist": "node[3-1]""#, "slurm.nodelist"),
+            (r#""nodelist": "node[1-999][1-999]""#, "slurm.nodelist"),
+            (r#""nodelist": ["a/b"]"#, "slurm.nodelist"),
+            (r#""exclude": "node[1-""#, "slurm.exclude"),
+            (r#""account": "a\nb""#, "slurm.account"),
+            (r#""mail_type": ["END\u0007"]"#, "slurm.mail_type"),
+            (r#""gres": "gpu\u001b:4""#, "slurm.gres"),
         ] {
             let error = Section::read(&format!(r#"{{"slurm": {{"partition": "p", {member}}}}}"#)).unwrap_err();
             assert!(error.details.iter().any(|detail| detail.value == key), "{member}: {error:?}");
@@ -302,6 +387,37 @@ mod tests {
             |member: &str| Section::read(&format!(r#"{{"slurm": {{"partition": "p"{member}}}}}"#)).unwrap().check;
         assert!(check(""));
         assert!(!check(r#", "nodelist": "n1""#) && !check(r#", "enable_node_check": false"#));
+    }
+
+    #[test]
+    fn lists_of_nodes_are_read_as_the_host_reads_them() {
+        for fine in ["n1", "node[1-3]", "r[1-2]n[08-10]x", "n[3,5]", "n[1-256]m[1-256]"] {
+            assert!(is_nodes(fine), "{fine}");
+        }
+        for wrong in ["n[1-", "n]", "n[a-b]", "n[3-1]", "n[]", "n[1-99999999]", "n[1-999][1-999]", "a/b"] {
+            assert!(!is_nodes(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn gpus_are_counted_among_generic_resources() {
+        for (gres, expected) in [
+            ("gpu:h100:4", Some(4)),
+            ("gpu:2", Some(2)),
+            ("gpu", Some(1)),
+            ("gpu:h100", Some(1)),
+            ("gpu:a:2,license:9,gpu:b:1", Some(3)),
+            ("license:4", None),
+            ("", None),
+        ] {
+            assert_eq!(gpus_in(gres), expected, "{gres}");
+        }
+    }
+
+    #[test]
+    fn for_no_limit_there_is_an_option() {
+        let error = Section::read(r#"{"slurm": {"time": "UNLIMITED"}}"#).unwrap_err();
+        assert!(error.hint.unwrap().contains("`--timeout 0`"));
     }
 
     #[test]

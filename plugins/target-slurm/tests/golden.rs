@@ -61,8 +61,22 @@ fn every_directive() {
         "exclude": ["node9"], "mail_user": "a@example.com", "mail_type": "END,FAIL", "modules": ["rocm/6.4", "a b"],
         "network_interface": "ib0", "output_dir": "./x"}"#;
     let mut job = job("/runs/r1/jobs/0-dummy", 1, section);
-    job.topology.gpus_per_node = 8;
+    job.topology.gpus_per_node = 4;
     check("every-directive", &job);
+}
+
+#[test]
+fn gpus_that_are_asked_for_in_two_ways_are_as_many() {
+    let with = |gres: &str, gpus: u32| {
+        let mut job = job("/runs/r1/jobs/0-dummy", 1, &format!(r#"{{"partition": "p", "gres": "{gres}"}}"#));
+        job.topology.gpus_per_node = gpus;
+        prepare(&job, &[]).map(|work| work.batch.gpus_per_node)
+    };
+    let error = with("gpu:h100:4", 8).unwrap_err();
+    assert!(error.message.contains("asks for 4 GPUs on each node, and the job is arranged for 8"), "{error:?}");
+    assert!(error.hint.unwrap().contains("`slurm.gpus_per_node: 4`"));
+    assert_eq!(with("gpu:h100:3,gpu:a100:1", 4).unwrap(), 0, "they are asked for once");
+    assert_eq!(with("license:1", 8).unwrap(), 8, "these are none");
 }
 
 #[test]
@@ -100,7 +114,10 @@ fn a_limit_that_a_person_or_a_card_says_goes_before_a_preset_s_and_after_one_for
 #[test]
 fn hostile_values() {
     let directory = format!("/runs/{}/jobs/0-dummy", HOSTILE.replace('/', "_"));
-    let section = serde_json::json!({"partition": HOSTILE, "account": HOSTILE, "modules": [HOSTILE], "network_interface": HOSTILE});
+    // The scheduler takes no control characters; scripts hold whatever there is.
+    let line = HOSTILE.replace(['\n', '\t'], " ");
+    let section =
+        serde_json::json!({"partition": line, "account": line, "modules": [HOSTILE], "network_interface": HOSTILE});
     let mut job = job(&directory, 1, &section.to_string());
     job.model = HOSTILE.into();
     job.env.push(variable("HOSTILE", HOSTILE));

@@ -54,7 +54,8 @@ fn within_an_allocation_nothing_is_handed_in_and_its_size_counts() {
 #[test]
 fn hostile_values() {
     let directory = format!("/runs/{}/jobs/0-m", HOSTILE.replace('/', "_"));
-    let section = serde_json::json!({"partition": HOSTILE, "results_dir": HOSTILE, "modules": [HOSTILE]});
+    let line = HOSTILE.replace(['\n', '\t'], " ");
+    let section = serde_json::json!({"partition": line, "results_dir": HOSTILE, "modules": [HOSTILE]});
     let mut job = once(&directory, 2, &section.to_string());
     job.env.push(variable("DOCKER_IMAGE_NAME", &format!("a.b/{HOSTILE}")));
     check("once-hostile", &job, None);

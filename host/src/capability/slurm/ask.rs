@@ -1,6 +1,8 @@
 //! Asks what became of jobs: the queue first, the controller's memory for those that have ended, and the accounting for
 //! those that the controller has forgotten. An accounting that is absent, late or broken is no failure: it has no answer.
 
+use std::collections::BTreeSet;
+
 use maddock_bindings::api::slurm::{Cluster, Job, JobState};
 use maddock_bindings::api::types::{Entry, ErrorKind};
 
@@ -14,13 +16,15 @@ pub(super) struct Found {
     pub(super) jobs: Vec<Job>,
     /// Those that nobody knows (any more, or yet).
     pub(super) missing: Vec<String>,
+    /// Those that could not be asked for although the others could, with what the queue says of an end, and why.
+    pub(super) silent: Vec<(String, Option<Job>, ApiError)>,
 }
 
-/// One look at many jobs.
+/// One look at many jobs. Of those that the controller is known to have `forgotten`, only queue and accounting are asked.
 ///
 /// # Errors
 /// The controller does not answer, or the clients are not there.
-pub(super) async fn jobs(client: &Client, ids: &[String]) -> Result<Found, ApiError> {
+pub(super) async fn jobs(client: &Client, ids: &[String], forgotten: &BTreeSet<String>) -> Result<Found, ApiError> {
     let mut found = Found::default();
     if ids.is_empty() {
         return Ok(found);
@@ -33,20 +37,22 @@ pub(super) async fn jobs(client: &Client, ids: &[String]) -> Result<Found, ApiEr
     ];
     let reply = client.run("squeue", &arguments, None).await?;
     let listed = if reply.knows_no_such_job() { Vec::new() } else { parse::queue(&reply.success("squeue")?) };
-    let mut forgotten = Vec::new();
+    let mut gone = Vec::new();
     for id in ids {
         match listed.iter().find(|job| job.id == *id) {
             Some(job) if !job.ended => found.jobs.push(job.clone()),
+            None if forgotten.contains(id) => gone.push(id.clone()),
             // How it ended stands in the controller's memory, for some minutes.
-            listed => match (details(client, id).await?, listed) {
-                (Some(job), _) => found.jobs.push(job),
-                (None, Some(job)) => found.jobs.push(job.clone()),
-                (None, None) => forgotten.push(id.clone()),
+            listed => match (details(client, id).await, listed) {
+                (Ok(Some(job)), _) => found.jobs.push(job),
+                (Ok(None), Some(job)) => found.jobs.push(job.clone()),
+                (Ok(None), None) => gone.push(id.clone()),
+                (Err(trouble), listed) => found.silent.push((id.clone(), listed.cloned(), trouble)),
             },
         }
     }
-    let accounted = accounting(client, &forgotten).await;
-    for id in forgotten {
+    let accounted = accounting(client, &gone).await;
+    for id in gone {
         // A record that has not been closed yet says nothing about a job that has left the queue.
         match accounted.iter().find(|job| job.id == id && job.ended) {
             Some(job) => found.jobs.push(job.clone()),
@@ -84,7 +90,10 @@ async fn accounting(client: &Client, ids: &[String]) -> Vec<Job> {
 
 /// The same for a caller who wants an answer now.
 pub(super) async fn jobs_now(client: &Client, ids: &[String]) -> Result<Vec<Job>, ApiError> {
-    let found = jobs(client, ids).await?;
+    let found = jobs(client, ids, &BTreeSet::new()).await?;
+    if let Some((_, _, trouble)) = found.silent.into_iter().next() {
+        return Err(trouble);
+    }
     let missing = found.missing.iter().map(|id| out_of_sight(id, "neither the queue nor the accounting knows it"));
     let all: Vec<Job> = found.jobs.iter().cloned().chain(missing).collect();
     Ok(ids.iter().filter_map(|id| all.iter().find(|job| job.id == *id).cloned()).collect())

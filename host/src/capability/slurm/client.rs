@@ -42,7 +42,7 @@ const INHERITED: [&str; 13] = [
 ];
 
 /// What the clients say when it is the controller that does not answer, and nothing was wrong with the question.
-const UNREACHABLE: [&str; 10] = [
+const UNREACHABLE: [&str; 13] = [
     "unable to contact slurm controller",
     "connect failure",
     "connection refused",
@@ -53,6 +53,9 @@ const UNREACHABLE: [&str; 10] = [
     "unexpected message received",
     "resource temporarily unavailable",
     "slurm backup controller in standby mode",
+    "munge encode failed",
+    "protocol authentication error",
+    "could not establish a configuration source",
 ];
 
 /// A way to the scheduler, for a call that the gate allowed. It holds a token where the shell has one, hence no `Debug`.
@@ -117,7 +120,12 @@ impl Client {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
-        let broken = |why: std::io::Error| error(ErrorKind::Failed, format!("cannot run `{program}`: {why}"));
+        let broken = |why: std::io::Error| {
+            // A machine that has no room for a process now has some later.
+            let later = matches!(why.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::OutOfMemory);
+            let kind = if later { ErrorKind::Unavailable } else { ErrorKind::Failed };
+            error(kind, format!("cannot run `{program}`: {why}"))
+        };
         let mut child = command.spawn().map_err(broken)?;
         let (mut input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let work = async {
@@ -142,6 +150,11 @@ impl Client {
     }
 }
 
+/// Whether a program is not there, which no waiting changes: the only trouble of a client for which there is a hint.
+pub(super) fn is_absent(trouble: &ApiError) -> bool {
+    matches!(trouble.kind, ErrorKind::Unavailable) && trouble.hint.is_some()
+}
+
 async fn gather(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     if let Some(stream) = stream {
@@ -163,7 +176,8 @@ impl Reply {
 
     fn trouble(&self, program: &str) -> ApiError {
         let said = self.stderr.to_lowercase();
-        let kind = if UNREACHABLE.iter().any(|words| said.contains(words)) {
+        // A client that was ended by a signal has not said what the controller thinks.
+        let kind = if self.code.is_none() || UNREACHABLE.iter().any(|words| said.contains(words)) {
             ErrorKind::Unavailable
         } else {
             ErrorKind::Failed

@@ -3,18 +3,17 @@
 //! It runs while somebody is interested and stops by itself. It must never take silence for an end: a controller that does
 //! not answer is asked again, and a job that has left the queue without a trace has a grace before it is lost sight of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use maddock_bindings::api::slurm::{Job, JobState, Seen};
-use maddock_bindings::api::types::ErrorKind;
-use tokio::sync::{Notify, watch};
+use maddock_bindings::api::slurm::{Cluster, Job, JobState, Seen};
+use tokio::sync::{Mutex as Turn, Notify, watch};
 use tokio::time::Instant;
 
 use super::ask::{self, Found};
-use super::client::Client;
+use super::client::{Client, is_absent};
 use super::{ApiError, parse};
 
 /// How often, and for how long.
@@ -40,6 +39,9 @@ const PACE: Pace = Pace {
 /// Nobody has to ask again at once: a caller works on what it heard.
 const INTEREST: Duration = Duration::from_secs(60);
 
+/// How long a description of the cluster is good for: many jobs that are handed in together look at it once.
+const DESCRIBED: Duration = Duration::from_secs(60);
+
 /// What this process knows about batch jobs, shared by all instances of an invocation.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
@@ -55,6 +57,8 @@ struct Shared {
     turns: watch::Sender<u64>,
     /// Somebody has come with a job that nobody asked for yet.
     nudge: Notify,
+    /// What the cluster is, and when that was heard.
+    cluster: Turn<Option<(Instant, Result<Cluster, ApiError>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +74,8 @@ struct Tracked {
     change: u64,
     wanted_until: Instant,
     missing_since: Option<Instant>,
+    /// It alone could not be asked for.
+    silent_since: Option<Instant>,
 }
 
 impl Default for Shared {
@@ -81,7 +87,8 @@ impl Default for Shared {
 impl Shared {
     fn with(pace: Pace) -> Self {
         let (turns, _) = watch::channel(0);
-        Self { pace, used: AtomicBool::new(false), known: Mutex::new(Known::default()), turns, nudge: Notify::new() }
+        let (used, known) = (AtomicBool::new(false), Mutex::new(Known::default()));
+        Self { pace, used, known, turns, nudge: Notify::new(), cluster: Turn::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -106,6 +113,20 @@ impl Queue {
         let known = self.shared.known();
         let job = known.jobs.get(id).and_then(|tracked| tracked.job.as_ref());
         job.is_some_and(|job| job.ended && !matches!(job.state, JobState::LostSight))
+    }
+
+    /// What there is. Callers at one time share a question, and its trouble; a good answer holds for a while.
+    pub(super) async fn cluster(&self, client: &Client) -> Result<Cluster, ApiError> {
+        let came = Instant::now();
+        let mut described = self.shared.cluster.lock().await;
+        if let Some((heard, answer)) = &*described
+            && (*heard >= came || (answer.is_ok() && heard.elapsed() < DESCRIBED))
+        {
+            return answer.clone();
+        }
+        let answer = ask::cluster(client).await;
+        *described = Some((Instant::now(), answer.clone()));
+        answer
     }
 
     /// Waits until one of the jobs is not as it was seen.
@@ -143,7 +164,7 @@ impl Queue {
         for seen in seen {
             let tracked = known.jobs.entry(seen.id.clone()).or_insert_with(|| {
                 new = true;
-                Tracked { job: None, change: 0, wanted_until: until, missing_since: None }
+                Tracked { job: None, change: 0, wanted_until: until, missing_since: None, silent_since: None }
             });
             tracked.wanted_until = tracked.wanted_until.max(until);
         }
@@ -162,8 +183,8 @@ async fn poll(shared: Weak<Shared>, client: Client) {
     let mut pause = pace.least;
     loop {
         let Some(queue) = shared.upgrade() else { return };
-        let Some(ids) = wanted(&queue) else { return };
-        let answer = ask::jobs(&client, &ids).await;
+        let Some((ids, forgotten)) = wanted(&queue) else { return };
+        let answer = ask::jobs(&client, &ids, &forgotten).await;
         pause = if take(&queue, &ids, answer) { pace.least } else { pause.mul_f64(1.5).min(pace.most) };
         let asked = Instant::now();
         // A new job is asked for soon, and never sooner than the least pause: many new jobs are one question, too.
@@ -177,8 +198,9 @@ async fn poll(shared: Weak<Shared>, client: Client) {
     }
 }
 
-/// The jobs to ask for; none ends the poller, which whoever comes next starts again.
-fn wanted(queue: &Shared) -> Option<Vec<String>> {
+/// The jobs to ask for, and those of them that the controller has forgotten; none ends the poller, which whoever comes next
+/// starts again.
+fn wanted(queue: &Shared) -> Option<(Vec<String>, BTreeSet<String>)> {
     let now = Instant::now();
     let mut known = queue.known();
     let wanted = |tracked: &Tracked| tracked.wanted_until > now && !tracked.job.as_ref().is_some_and(|job| job.ended);
@@ -188,7 +210,9 @@ fn wanted(queue: &Shared) -> Option<Vec<String>> {
         known.silent_since = None;
         return None;
     }
-    Some(ids)
+    let is_forgotten = |id: &&String| known.jobs.get(*id).is_some_and(|tracked| tracked.missing_since.is_some());
+    let forgotten = ids.iter().filter(is_forgotten).cloned().collect();
+    Some((ids, forgotten))
 }
 
 /// Takes note of an answer. Says whether anything changed.
@@ -218,20 +242,17 @@ fn take(queue: &Shared, ids: &[String], answer: Result<Found, ApiError>) -> bool
                     tracked.missing_since = Some(since);
                 }
             }
+            for (id, listed, trouble) in found.silent {
+                let since = known.jobs.get_mut(&id).map(|tracked| *tracked.silent_since.get_or_insert(now));
+                if let Some(reason) = since.and_then(|since| given_up(&queue.pace, now.duration_since(since), &trouble))
+                {
+                    changed |= known.update(listed.unwrap_or_else(|| ask::out_of_sight(&id, reason)));
+                }
+            }
         }
         Err(trouble) => {
             let since = *known.silent_since.get_or_insert(now);
-            // What is broken here, such as a client that is not installed, does not get better by waiting.
-            let hopeless = !matches!(trouble.kind, ErrorKind::Unavailable) || trouble.hint.is_some();
-            if hopeless || now.duration_since(since) >= queue.pace.patience {
-                let reason = match hopeless {
-                    true => format!("the scheduler cannot be asked: {}", trouble.message),
-                    false => format!(
-                        "the scheduler has not answered for {} s: {}",
-                        queue.pace.patience.as_secs(),
-                        trouble.message
-                    ),
-                };
+            if let Some(reason) = given_up(&queue.pace, now.duration_since(since), &trouble) {
                 for id in ids {
                     changed |= known.update(ask::out_of_sight(id, reason.clone()));
                 }
@@ -245,10 +266,22 @@ fn take(queue: &Shared, ids: &[String], answer: Result<Found, ApiError>) -> bool
     changed
 }
 
+/// Why jobs are given up, where that is so. Whatever a client says, the trouble may be over soon and the jobs go on: only a
+/// client that is not installed does not get better by waiting.
+fn given_up(pace: &Pace, silent: Duration, trouble: &ApiError) -> Option<String> {
+    if is_absent(trouble) {
+        return Some(format!("the scheduler cannot be asked: {}", trouble.message));
+    }
+    let patience = pace.patience;
+    (silent >= patience)
+        .then(|| format!("the scheduler has not answered for {} s: {}", patience.as_secs(), trouble.message))
+}
+
 impl Known {
     fn update(&mut self, job: Job) -> bool {
         let Some(tracked) = self.jobs.get_mut(&job.id) else { return false };
         tracked.missing_since = None;
+        tracked.silent_since = None;
         if tracked.job.as_ref().is_some_and(|known| parse::same(known, &job)) {
             return false;
         }
@@ -328,6 +361,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
     const NEVER: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(100);
 
     #[tokio::test]
     async fn fifty_jobs_are_one_question() {
@@ -409,5 +443,89 @@ mod tests {
         let changed = queue.next_change(pretended.client(), &[seen("7", 0)], LONG).await;
         assert!(matches!(changed[0].state, JobState::LostSight));
         assert!(changed[0].reason.contains("has not answered"), "{}", changed[0].reason);
+    }
+
+    #[tokio::test]
+    async fn whatever_a_client_says_a_job_is_not_given_up_before_the_patience_is_over() {
+        for trouble in [
+            "echo 'squeue: error: Munge encode failed: Failed to access socket' >&2; exit 1",
+            "echo 'squeue: fatal: Could not establish a configuration source' >&2; exit 1",
+            "echo 'squeue: error: something that nobody has thought of' >&2; exit 1",
+            "kill -9 $$",
+        ] {
+            let pretended = Pretended::new();
+            pretended.lists(&[("7", "RUNNING")]);
+            let queue = queue(NEVER, NEVER);
+            let first = queue.next_change(pretended.client(), &[seen("7", 0)], LONG).await;
+            assert!(matches!(first[0].state, JobState::Running));
+            pretended.program("squeue", &format!("touch troubled\n{trouble}"));
+            while !pretended.directory.path().join("troubled").exists() {
+                assert_eq!(queue.next_change(pretended.client(), &[seen("7", 1)], SHORT).await.len(), 0, "{trouble}");
+            }
+            pretended.lists(&[("7", "COMPLETED")]);
+            let last = queue.next_change(pretended.client(), &[seen("7", 1)], LONG).await;
+            assert!(matches!(last[0].state, JobState::Completed), "{trouble}: {last:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_not_installed_is_not_waited_for() {
+        let empty = tempfile::tempdir().unwrap();
+        let environment: Environment = [("PATH".to_owned(), empty.path().display().to_string())].into_iter().collect();
+        let client = Client::for_tests(environment, LONG);
+        let changed = queue(NEVER, NEVER).next_change(client, &[seen("7", 0)], LONG).await;
+        assert!(matches!(changed[0].state, JobState::LostSight) && changed[0].ended, "{changed:?}");
+        assert!(changed[0].reason.contains("not on the search path"), "{changed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_alone_cannot_be_asked_for_keeps_nothing_from_the_others_and_is_waited_for() {
+        let pretended = Pretended::new();
+        pretended.lists(&[("7", "COMPLETED"), ("8", "RUNNING")]);
+        pretended.program("scontrol", "echo 'scontrol: error: something' >&2; exit 1");
+        let patient = queue(NEVER, NEVER);
+        let changed = patient.next_change(pretended.client(), &[seen("7", 0), seen("8", 0)], LONG).await;
+        assert_eq!(changed.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["8"], "{changed:?}");
+        // Then what the queue says of its end has to do.
+        let changed = queue(NEVER, Duration::ZERO).next_change(pretended.client(), &[seen("7", 0)], LONG).await;
+        assert!(matches!(changed[0].state, JobState::Completed), "{changed:?}");
+    }
+
+    #[tokio::test]
+    async fn the_controller_is_asked_once_for_a_job_that_it_has_forgotten() {
+        let pretended = Pretended::new();
+        pretended.program("sacct", "[ $(wc -l < sacct.calls) -gt 3 ] || exit 1\nprintf '7\\x1fFAILED\\x1f5:0\\x1fn1\\x1fUnknown\\x1fUnknown\\n'");
+        let queue = queue(NEVER, NEVER);
+        let waiting = queue.next_change(pretended.client(), &[seen("7", 0)], LONG).await;
+        assert!(!waiting[0].ended, "{waiting:?}");
+        let changed = queue.next_change(pretended.client(), &[seen("7", 1)], LONG).await;
+        assert!(matches!(changed[0].state, JobState::Failed), "{changed:?}");
+        assert_eq!(pretended.calls("scontrol").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn jobs_that_are_handed_in_together_look_at_the_cluster_once() {
+        let pretended = Pretended::new();
+        pretended.program("sinfo", "echo 'slurm 22.05.8'");
+        let queue = queue(NEVER, NEVER);
+        let client = pretended.client();
+        let (first, second) = tokio::join!(queue.cluster(&client), queue.cluster(&client));
+        let asked = [first.unwrap(), second.unwrap(), queue.cluster(&client).await.unwrap()];
+        assert!(asked.iter().all(|cluster| cluster.version == "22.05.8"));
+        // Its version, its partitions, its nodes.
+        assert_eq!(pretended.calls("sinfo").len(), 3);
+    }
+
+    #[tokio::test]
+    async fn trouble_with_the_cluster_is_shared_by_those_who_wait_and_kept_for_nobody_else() {
+        let pretended = Pretended::new();
+        pretended.program("sinfo", "echo 'Unable to contact slurm controller' >&2; exit 1");
+        let queue = queue(NEVER, NEVER);
+        let client = pretended.client();
+        let (first, second) = tokio::join!(queue.cluster(&client), queue.cluster(&client));
+        assert!(first.is_err() && second.is_err());
+        assert_eq!(pretended.calls("sinfo").len(), 1);
+        pretended.program("sinfo", "echo 'slurm 22.05.8'");
+        assert_eq!(queue.cluster(&client).await.unwrap().version, "22.05.8");
     }
 }

@@ -37,6 +37,7 @@ impl Shared {
         let record = JobRecord {
             nodes: job.topology.nodes,
             reporting_nodes: job::reporting_nodes(job),
+            replicas: job::is_replicated(job),
             time_limit: job.time_limit,
             collect: job.collect.clone(),
             secrets: ready.secrets.clone(),
@@ -126,6 +127,7 @@ impl Shared {
             log,
             facts: record.facts.clone(),
             nodes: record.reporting_nodes,
+            replicas: record.replicas,
             skip_model: self.options.skip_model,
             worker: self.worker,
         };

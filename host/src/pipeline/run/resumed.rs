@@ -162,8 +162,13 @@ impl Shared {
                 let cancelled =
                     self.target.plugin.cancel_job(&session, &launched.handle, "cancelled by `maddock cancel`").await;
                 if let Err(error) = cancelled {
-                    self.place.events.say(Gravity::Error, &record.id, format!("ending the job: {error}"));
-                    // One that goes on for all that is known has no verdict: who could not end it could not judge it either.
+                    let events = &self.place.events;
+                    events.say(Gravity::Error, &record.id, format!("ending the job: {error}"));
+                    if let Some(hint) = error.hint() {
+                        events.say(Gravity::Info, &record.id, format!("hint: {hint}"));
+                    }
+                    // One that goes on for all that is known has no verdict, and following it to the end that it would have had is not
+                    // what was asked for.
                     let phase = self.phase(&record).await;
                     if phase != phase_word(Phase::Ended) {
                         return Some(phase);

@@ -168,7 +168,7 @@ async fn attempt(node: &Node, stop: &CancellationToken) -> Outcome {
         ready = prepare(node, &session, &events) => ready,
         () = stop.cancelled() => return ended(),
     };
-    let (target, job) = match ready {
+    let (target, job, architecture) = match ready {
         Ok(ready) => ready,
         Err(trouble) => return never(trouble),
     };
@@ -197,7 +197,9 @@ async fn attempt(node: &Node, stop: &CancellationToken) -> Outcome {
     if let Some(collection) = &executed.collection {
         node.desk.keep(&collection.files);
     }
-    outcome(&executed)
+    let mut outcome = outcome(&executed);
+    outcome.facts.extend(architecture.map(|architecture| ("gpu_architecture".to_owned(), architecture)));
+    outcome
 }
 
 fn asked() -> String {
@@ -236,7 +238,8 @@ fn outcome(executed: &Executed) -> Outcome {
     }
 }
 
-async fn prepare(node: &Node, session: &Session, events: &Stream) -> Result<(Chosen, Job), String> {
+/// The target, the job as it gets it, and what accelerators were found here.
+async fn prepare(node: &Node, session: &Session, events: &Stream) -> Result<(Chosen, Job, Option<String>), String> {
     let Node { share, plugins, context, .. } = node;
     let scratch = &context.roots.run;
     if share.node.check {
@@ -258,7 +261,8 @@ async fn prepare(node: &Node, session: &Session, events: &Stream) -> Result<(Cho
 
     let inventory = detect(plugins, session, &share.job.config, events).await.map_err(|error| error.to_string())?;
     let attachment = attach(node, session, inventory.as_ref(), events).await?;
-    Ok((target, assemble(node, &directory, inventory.as_ref(), attachment)))
+    let architecture = job::variable(inventory.as_ref(), "MAD_SYSTEM_GPU_ARCHITECTURE").map(str::to_owned);
+    Ok((target, assemble(node, &directory, inventory.as_ref(), attachment), architecture))
 }
 
 fn space(scratch: &Path) -> Result<(), String> {
