@@ -143,3 +143,17 @@ fn a_server_that_a_rule_does_not_name_is_not_asked() {
         told.hides(SECRET);
     }
 }
+
+#[test]
+fn a_registry_in_capitals_is_not_the_default_one() {
+    let lair = Lair::new().grant(
+        &["docker.*"],
+        "scope.registry = [\"docker.io\"]\nscope.image = [\"docker.io/**\"]\nscope.secret = [\"credential/hub\"]",
+    );
+    let lair = lair.set("DOCKER_HOST", "unix:///nowhere/engine.sock");
+    for image in ["EVIL/a:1", "Evil/team/a:1", "LOCALHOST/a:1"] {
+        for call in ["docker.pull-image", "docker.push-image", "docker.registry-digest"] {
+            lair.order(json!({"do": call, "image": image, "login": "credential/hub"})).denied().hides(SECRET);
+        }
+    }
+}

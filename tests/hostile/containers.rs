@@ -309,3 +309,115 @@ fn a_build_shares_no_network_that_its_rule_does_not_name() {
         told.denied().says("network");
     }
 }
+
+/// A build of a Dockerfile in the tree.
+fn build(lair: &Lair, dockerfile: &str, more: Value) -> Value {
+    let file = lair.write("tree/Dockerfile", dockerfile);
+    let mut order =
+        json!({"do": "docker.build-image", "directory": lair.at("tree"), "dockerfile": file, "tags": ["hostile:1"]});
+    order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    order
+}
+
+/// A lair that may build from the images of Docker Hub, and of one registry there is nothing but this one.
+fn builder() -> Lair {
+    Lair::new()
+        .grant(&["docker.build-image"], "scope.path = [\"$tree/**\"]\nscope.image = [\"docker.io/**\"]")
+        .set("DOCKER_HOST", "unix:///nowhere/engine.sock")
+}
+
+#[test]
+fn a_refused_build_tells_nothing_of_a_file() {
+    let lair = builder();
+    lair.order(build(&lair, "FROM a\n", json!({}))).is("unavailable");
+    let secret = lair.write("outside/passwords", "FROM s3cr3t.example/word:1\n");
+    for lair in [&lair, &Lair::new()] {
+        let told = lair.order(build(lair, "FROM a\n", json!({"dockerfile": secret})));
+        told.denied().hides("s3cr3t.example");
+    }
+    assert!(!lair.trace().contains("s3cr3t.example"), "it was not read, either");
+}
+
+#[test]
+fn an_image_whose_name_nobody_knows_is_none_of_a_registry() {
+    let lair = builder();
+    for dockerfile in [
+        "FROM ${X-evil.example/a}\n",
+        "ARG X=y\nFROM ${X:-${Z:-evil.example/a}}\n",
+        "FROM $TARGETARCH\n",
+        "FROM ${TARGETARCH:-ours}\n",
+        "ARG #n X=evil.example/a\nFROM ${X:-ours}\n",
+        "ARG X=evil.example/a\nARG X\nFROM ${X:-ours}\n",
+        "FROM ev'il.example'/a\n",
+        "FROM evil.ex\\ample/a\n",
+    ] {
+        lair.order(build(&lair, dockerfile, json!({}))).denied().says("image");
+    }
+    let secret = json!({"arguments": [["X", {"secret": "env/TOKEN"}]]});
+    lair.order(build(&lair, "ARG X=ours\nFROM $X\n", secret)).denied().says("image");
+    // Nor is it beyond a denial.
+    let denied = Lair::new().grant(&["docker.build-image"], "").rules(
+        "[[deny]]\nplugin = \"*\"\ncalls = [\"docker.build-image\"]\nscope.image = [\"evil.example/**\"]\nreason = \"no\"\n",
+    );
+    denied.order(build(&denied, "FROM ${X-evil.example/a}\n", json!({}))).denied().says("image");
+}
+
+#[test]
+fn a_stage_that_only_some_builders_see_is_an_image() {
+    let lair = Lair::new()
+        .grant(&["docker.build-image"], "scope.image = [\"ours\"]")
+        .set("DOCKER_HOST", "unix:///nowhere/engine.sock");
+    lair.order(build(&lair, "FROM ours AS one\nRUN x <<E\nE\nFROM ours\nCOPY --from=one a b\n", json!({})))
+        .is("unavailable");
+    for text in ["cat << E", "cat \"<<E\"", "echo $((1<<E))", "[\"echo\", \"<<E\"]", "cat <<'E'", "cat <<E"] {
+        let dockerfile = format!("FROM ours\nRUN {text}\nFROM ours AS evil\nE\nCOPY --from=evil x y\n");
+        lair.order(build(&lair, &dockerfile, json!({}))).denied().says("image `evil`");
+    }
+    for dockerfile in [
+        "FROM ours\nCOPY\\\n --from=evil x y\n",
+        "FROM ours\nRUN x \\\n  # remark\nCOPY --from=evil x y\n",
+        "FROM ours\nRUN x \\\n\u{feff}# y\nCOPY --from=evil x y\n",
+        "FROM ours\nRUN cat <<E\nx \\\n#\nE\nCOPY --from=evil x y\n",
+    ] {
+        lair.order(build(&lair, dockerfile, json!({}))).denied().says("image `evil`");
+    }
+}
+
+#[test]
+fn an_image_is_not_taken_in_as_a_cache() {
+    let lair = builder();
+    let told = lair.order(build(&lair, "FROM a\n", json!({"extra": [["cache-from", "evil.example/a:1"]]})));
+    told.denied().says("image `evil.example/a:1`");
+}
+
+#[test]
+fn a_denied_device_is_denied_in_every_spelling() {
+    let lair = Lair::new().grant(&["docker.*"], "").rules(
+        "[[deny]]\nplugin = \"*\"\ncalls = [\"docker.create-container\"]\nscope.device = [\"/dev/zero\"]\nreason = \"no\"\n",
+    );
+    for device in ["/dev/zero", "//dev/zero", "/dev/./zero", "/dev//zero", "/dev/zero/"] {
+        let told = lair.order(with(json!({"devices": [device]})));
+        told.denied().says("device `/dev/zero`");
+    }
+}
+
+#[test]
+fn a_version_is_what_an_engine_takes_it_for() {
+    let lair = Lair::new().grant(&["docker.*"], "").rules(
+        "[[deny]]\nplugin = \"*\"\ncalls = [\"docker.*\"]\nscope.image = [\"r.example/a:latest\", \"r.example/a:1\"]\nreason = \"no\"\n",
+    );
+    let digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    for image in ["r.example/a", "r.example/a:latest", "r.example/a:1", &format!("r.example/a:1@{digest}")] {
+        lair.order(with(json!({"image": image}))).denied().says("image");
+    }
+    // Who may take a tag may not take whatever is said to be of that tag.
+    let lair = Lair::new().grant(&["docker.*"], "scope.image = [\"r.example/a:1\"]");
+    lair.order(with(json!({"image": format!("r.example/a:1@{digest}")}))).denied().says("image");
+}
+
+#[test]
+fn nothing_below_a_mount_that_is_read_only_is_written_to() {
+    let lair = Lair::new().grant(&["docker.*"], "scope.mount = [\"/**\"]\nscope.mount-write = [\"$run/**\"]");
+    // `/dev/pts` and more are mounted below it, which engines leave writable.
+    lair.order(with(mount("/dev", true))).denied().says("mount-write `/dev/");
+}

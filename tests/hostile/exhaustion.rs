@@ -233,3 +233,23 @@ fn memory() -> u64 {
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+/// Dockerfiles are read by the kernel, before anything is allowed of what they name.
+#[test]
+fn a_dockerfile_that_is_made_to_exhaust_its_reader_does_not() {
+    let lair = Lair::new().grant(&["docker.build-image"], "").set("DOCKER_HOST", "unix:///nowhere/engine.sock");
+    let mut doubling = String::from("ARG A0=aaaaaaaaaaaaaaaa\n");
+    (0..200).for_each(|at| doubling += &format!("ARG A{}=$A{at}$A{at}\n", at + 1));
+    let build = |text: &str| {
+        let file = lair.write("tree/Dockerfile", text);
+        lair.order(
+            json!({"do": "docker.build-image", "directory": lair.at("tree"), "dockerfile": file, "tags": ["x:1"]}),
+        )
+    };
+    build(&format!("FROM a\n{}COPY a b\n", "ONBUILD ".repeat(30_000))).is("unavailable");
+    build(&(doubling + "FROM $A200\n")).is("unavailable");
+    build(&format!("FROM a\nRUN {}\n{}", "<<E ".repeat(30_000), "E\n".repeat(30_000))).is("unavailable");
+    let images: String = (0..2_000).map(|at| format!("FROM a{at}\n")).collect();
+    build(&images).is("invalid-input").says("more than 1000 images");
+    build(&"# much\n".repeat(100_000)).says("longer than 262144 bytes");
+}

@@ -469,3 +469,29 @@ fn the_name_of_another_run_s_job_is_not_taken() {
     lair.order(json!({"do": "kube.create", "namespace": scene.0, "objects": [object]})).is("conflict");
     assert!(!lair.order(json!({"do": "kube.list-owned", "namespace": scene.0})).ok().contains("theirs"));
 }
+
+#[test]
+fn a_volume_is_not_filled_from_somebody_else_s() {
+    let filled = |member: &str, kind: &str| {
+        let source = json!({"kind": kind, "name": "theirs"});
+        let spec = json!({"accessModes": ["ReadWriteOnce"], member: source});
+        json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}])
+    };
+    for member in ["dataSource", "dataSourceRef"] {
+        refused(|pod| pod["volumes"] = filled(member, "PersistentVolumeClaim"), "volume-claim");
+        refused(|pod| pod["volumes"] = filled(member, "VolumeSnapshot"), "volume-source");
+    }
+}
+
+#[test]
+fn a_denied_path_of_a_node_is_denied_in_every_spelling() {
+    let lair = Lair::new()
+        .grant(&["kube.*"], "")
+        .rules("[[deny]]\nplugin = \"*\"\ncalls = [\"kube.*\"]\nscope.host-path = [\"/etc/**\"]\nreason = \"no\"\n");
+    let file = lair.write("connections", CONNECTIONS);
+    let lair = lair.set("KUBECONFIG", &file);
+    for path in ["/etc", "//etc", "/./etc", "/etc//ssh", "/"] {
+        let object = job(|pod| pod["volumes"] = json!([{"name": "v", "hostPath": {"path": path}}]));
+        lair.order(create(object)).denied().says("host-path");
+    }
+}

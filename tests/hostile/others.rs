@@ -123,7 +123,9 @@ fn nobody_makes_a_container_in_the_name_of_another_run() {
     let lair = lair();
     let Some(image) = needed("MADDOCK_TEST_IMAGE_SMALL") else { return };
     docker(&["pull", "--quiet", &image]);
-    for label in ["maddock.run", "maddock.job", "maddock.plugin", "maddock.owner", "maddock.directory"] {
+    for label in
+        ["maddock.run", "maddock.job", "maddock.plugin", "maddock.container", "maddock.owner", "maddock.directory"]
+    {
         let name = format!("forged-{}", lair.run);
         let told = lair.order(
             json!({"do": "docker.create-container", "name": name, "image": image, "labels": [[label, "another"]]}),
@@ -182,4 +184,34 @@ fn a_link_in_a_container_leads_nowhere_on_this_machine() {
     let secret = std::fs::read_to_string(lair.root().join("run/got/out/file")).unwrap_or_default();
     assert!(!secret.contains(crate::lair::SECRET), "{}", told.0);
     assert_eq!(std::fs::read_dir(lair.root().join("outside")).unwrap().count(), 1, "{}", told.0);
+}
+
+/// Whoever commits a container of ours has an image with our labels, and containers of it that are none of ours.
+#[test]
+fn a_container_of_a_committed_image_is_not_taken_for_ours() {
+    let lair = lair();
+    let Some(image) = needed("MADDOCK_TEST_IMAGE_SMALL") else { return };
+    docker(&["pull", "--quiet", &image]);
+    let [ours, heir, committed] = ["ours", "heir", "committed"].map(|word| format!("{word}-{}", lair.run));
+    let spec = json!({"do": "docker.create-container", "name": ours, "image": image, "command": ["true"]});
+    let id = lair.order(spec).ok().trim_matches('"').to_owned();
+    docker(&["commit", &id, &committed]);
+    let stranger =
+        Stranger { id: docker(&["run", "--detach", "--name", &heir, &committed, "sleep", "600"]), name: heir };
+    let told = [
+        lair.order(json!({"do": "docker.remove-container", "id": stranger.id})),
+        lair.order(json!({"do": "docker.stop-container", "id": stranger.name})),
+        lair.order(json!({"do": "docker.follow-container", "id": stranger.id})),
+    ];
+    let found = lair.order(json!({"do": "docker.find-containers", "labels": []}));
+    let runs = stranger.runs();
+    let removed = lair.order(json!({"do": "docker.remove-container", "id": id}));
+    drop(stranger);
+    docker(&["image", "rm", "--force", &committed]);
+    told.iter().for_each(|told| {
+        told.denied().says("its labels are those of its image");
+    });
+    assert!(runs);
+    assert!(found.0.to_string().contains(&ours) && !found.0.to_string().contains("heir-"), "{}", found.0);
+    removed.ok();
 }

@@ -104,7 +104,8 @@ fn a_directory_that_a_run_stands_on_is_not_removed() {
         let told = lair.order(json!({"do": "files.remove", "path": lair.at(path)}));
         assert!(matches!(told.kind(), "invalid-input" | "denied"), "{path}: {}", told.0);
     }
-    lair.order(json!({"do": "files.remove", "path": lair.at("output")})).is("invalid-input");
+    // No rule speaks of this one: it is the host that refuses.
+    lair.order(json!({"do": "files.remove", "path": lair.at("tree")})).is("invalid-input");
     assert!(lair.has("run") && lair.has("output") && lair.has("tree"));
 }
 
@@ -229,4 +230,38 @@ fn a_program_is_not_launched_into_another_directory() {
         lair.order(json!({"do": "process.launch", "argv": ["true"], "path": path})).denied();
     }
     assert!(!lair.has("outside/output.log"));
+}
+
+#[test]
+fn what_is_copied_out_lands_in_no_record_of_a_run() {
+    let lair = Lair::new().grant(&["docker.*", "kube.*"], "").set("DOCKER_HOST", "unix:///nowhere/engine.sock");
+    lair.write("run/resume/0-m.json", "{}");
+    let link = lair.link("run/way", "resume");
+    for destination in
+        [link.clone(), format!("{link}/x"), lair.at("run/resume"), lair.at("run/./resume"), lair.at("run")]
+    {
+        lair.order(json!({"do": "docker.copy-out", "id": "c", "path": "/x", "destination": destination}))
+            .denied()
+            .says("records of runs");
+        let copy =
+            json!({"do": "kube.copy-out", "namespace": "n", "name": "p", "path": "/x", "destination": destination});
+        lair.order(copy).denied().says("records of runs");
+    }
+}
+
+#[test]
+fn records_of_other_runs_and_what_the_user_says_are_not_written() {
+    let lair = Lair::new().grant(&["files.*"], "");
+    for record in ["run.json", "trace.jsonl", "resume/0-m.json", "jobs/0-m/job.json"] {
+        let path = lair.write(&format!("output/.maddock/runs/another/{record}"), "theirs");
+        for call in ["files.write", "files.remove", "files.lock"] {
+            lair.order(json!({"do": call, "path": path, "bytes": "mine"})).denied().says("records of runs");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "theirs");
+    }
+    lair.order(json!({"do": "files.remove", "path": lair.at("output/.maddock/runs/another")})).denied();
+    for file in ["output/credential.json", "output/maddock-policy.toml", "tree/credential.json"] {
+        lair.order(json!({"do": "files.write", "path": lair.at(file), "bytes": "{}"})).denied().says("records of runs");
+        assert!(!lair.has(file));
+    }
 }

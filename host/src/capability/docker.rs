@@ -275,15 +275,24 @@ impl docker::Host for State {
     }
 
     async fn build_image(&mut self, spec: BuildSpec) -> Answer<Resource<Build>> {
-        let paths = build::Paths::of(&spec);
-        let bases = build::bases_of(&spec, &paths);
-        let call = build::scope(&spec, &paths, &bases);
-        let permit = match self.gate.permit(call) {
+        let mut paths = build::Paths::of(&spec);
+        // What may not be built at all is not read, either: a refusal of images tells names that stand in the file.
+        if let Err(denied) = self.gate.ask(&build::scope(&spec, &paths, &[])) {
+            return Ok(Err(denied));
+        }
+        let (bases, unreadable) = match paths.bases(&spec) {
+            Ok(bases) => (bases, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let permit = match self.gate.permit(build::scope(&spec, &paths, &bases)) {
             Ok(permit) => permit,
             Err(denied) => return Ok(Err(build::with_line(denied, &spec, &bases))),
         };
         let caller = Caller::of(self);
-        let answer = caller.begin_build(&permit, &spec, paths).await;
+        let answer = match unreadable {
+            Some(error) => Err(error),
+            None => caller.begin_build(&permit, &spec, paths).await,
+        };
         match permit.finish(answer) {
             Ok(building) => Ok(Ok(Resource::new_own(self.table.push(building)?.rep()))),
             Err(error) => Ok(Err(error)),
@@ -330,6 +339,7 @@ impl docker::Host for State {
     }
 
     async fn copy_out(&mut self, id: String, path: String, destination: String) -> Answer<()> {
+        let destination = copy::judged(&destination);
         let call = on_container("copy-out", &id).on("source", &path).on("path", &destination);
         let copied: Answer<u64> = gated!(self, call, |caller, permit| caller.copy(&permit, &id, &path, &destination));
         match copied? {

@@ -129,13 +129,14 @@ const REFUSAL: usize = 16 << 10;
 
 /// What is recorded of a text: no secret, and not without end.
 fn recorded(text: &str, hidden: Option<&RunContext>) -> String {
-    let mut text = cut(text, VALUE);
+    let mut text = Cow::Borrowed(text);
+    // Before it is cut: what is left of a secret at the cut is no secret any more, and still tells of it.
     for secret in hidden.iter().flat_map(|context| context.secrets.values()) {
         if text.contains(secret) {
-            text = text.replace(secret, "[secret]");
+            text = Cow::Owned(text.replace(secret, "[secret]"));
         }
     }
-    text
+    cut(&text, VALUE)
 }
 
 /// The same for everything that a call wants to touch.
@@ -190,6 +191,21 @@ impl Gate {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether a call would be refused as it is told so far, before more is found out about it. This allows nothing, and only a
+    /// refusal is recorded.
+    ///
+    /// # Errors
+    /// As [`Gate::permit`].
+    pub fn ask<C: Capability>(&self, call: &Call<C>) -> Result<(), ApiError> {
+        let found = vocabulary::find_parts(C::NAME, call.operation);
+        let name = found.map_or_else(|| Cow::Owned(call.name()), |(_, words)| Cow::Borrowed(words.call));
+        if self.policy.decide_found(&self.identity, &name, found, &call.scope).is_allowed() {
+            return Ok(());
+        }
+        let again = Call { operation: call.operation, scope: call.scope.clone(), family: PhantomData };
+        self.permit::<C>(again).map(drop)
     }
 
     /// Leave to do a call.

@@ -290,6 +290,7 @@ impl kube::Host for State {
         let run = allowed!(run_of(&self.context.run_id));
         let most = self.ceilings.transfer;
         let root = self.context.roots.run.clone();
+        let destination = super::docker::copy::judged(&destination);
         let describe = |call| {
             on(call, Kind::Pod.word(), &pod)
                 .on("container", &container)

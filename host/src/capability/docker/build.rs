@@ -38,7 +38,7 @@ const PATIENT: Duration = Duration::from_secs(400 * 24 * 3600);
 const NAMED_CONTEXTS_SINCE: u64 = 23;
 
 /// A Dockerfile is a text for people.
-const LONGEST: u64 = 4 << 20;
+const LONGEST: u64 = 256 << 10;
 
 const PIPE: usize = 256 << 10;
 
@@ -72,9 +72,26 @@ pub(super) struct Paths {
 
 impl Paths {
     pub(super) fn of(build: &BuildSpec) -> Self {
-        let dockerfile = really("Dockerfile", &build.dockerfile, Path::is_file);
-        let text = dockerfile.as_ref().map_err(Clone::clone).and_then(|path| read(path));
-        Self { directory: really("build directory", &build.directory, Path::is_dir), dockerfile, text }
+        Self {
+            directory: really("build directory", &build.directory, Path::is_dir),
+            dockerfile: really("Dockerfile", &build.dockerfile, Path::is_file),
+            text: Ok(Vec::new()),
+        }
+    }
+
+    /// Reads the Dockerfile, of a build that is allowed but for its images. Answers those that it would take something from.
+    pub(super) fn bases(&mut self, build: &BuildSpec) -> Result<Vec<Base>, ApiError> {
+        self.text = self.dockerfile.as_ref().map_err(Clone::clone).and_then(|path| read(path));
+        if let Err(unreadable) = &self.text {
+            return Err(unreadable.clone());
+        }
+        let known = build.arguments.iter().map(|argument| match &argument.value {
+            EnvValue::Text(text) => (argument.name.as_str(), Some(text.as_str())),
+            EnvValue::Secret(_) => (argument.name.as_str(), None),
+        });
+        bases::bases(&self.text(), &known.collect()).map_err(|why| {
+            error(ErrorKind::InvalidInput, format!("cannot read Dockerfile `{}`: {why}", build.dockerfile))
+        })
     }
 
     fn text(&self) -> std::borrow::Cow<'_, str> {
@@ -88,15 +105,6 @@ fn read(path: &Path) -> Result<Vec<u8>, ApiError> {
     let file = std::fs::File::open(path).map_err(|why| failed(why.to_string()))?;
     file.take(LONGEST + 1).read_to_end(&mut text).map_err(|why| failed(why.to_string()))?;
     if text.len() as u64 > LONGEST { Err(failed(format!("it is longer than {LONGEST} bytes"))) } else { Ok(text) }
-}
-
-/// The images that a build would take something from.
-pub(super) fn bases_of(build: &BuildSpec, paths: &Paths) -> Vec<Base> {
-    let known = build.arguments.iter().filter_map(|argument| match &argument.value {
-        EnvValue::Text(text) => Some((argument.name.as_str(), text.as_str())),
-        EnvValue::Secret(_) => None,
-    });
-    bases::bases(&paths.text(), &known.collect())
 }
 
 /// A refusal of an image, with the place that names the image.
@@ -144,6 +152,8 @@ pub(super) fn scope(build: &BuildSpec, paths: &Paths, bases: &[Base]) -> Call<Do
     for extra in &build.extra {
         call = match (extra.name.as_str(), extra.value.split_once('=')) {
             ("login", Some((registry, secret))) => call.on("registry", registry).on("secret", secret),
+            // Its layers become layers of what is built.
+            ("cache-from", _) => call.on("image", &extra.value).on("option", "cache-from"),
             (name, _) => call.on("option", name),
         };
     }

@@ -53,12 +53,17 @@ pub(super) async fn owned(engine: &Engine, run: &str, id: &str) -> Result<Owned,
         answer.map_err(|error| engine.failed(&format!("cannot look at container `{id}`"), &error))
     })
     .await?;
-    let owner =
-        found.config.as_ref().and_then(|config| config.labels.as_ref()).and_then(|labels| labels.get(spec::RUN));
+    let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+    let owner = labels.and_then(|labels| labels.get(spec::RUN));
+    let named = labels.and_then(|labels| labels.get(spec::NAME)).map(String::as_str);
+    let inherited = named.is_none_or(|named| named.is_empty() || Some(named) != found.name.as_deref().map(bare));
     // A command that is no run owns nothing, also not what has an empty label.
-    if run.is_empty() || owner.map(String::as_str) != Some(run) {
-        let whose =
-            owner.map_or_else(|| "it is not maddock's".to_owned(), |owner| format!("it belongs to run `{owner}`"));
+    if run.is_empty() || inherited || owner.map(String::as_str) != Some(run) {
+        let whose = match owner {
+            None => "it is not maddock's".to_owned(),
+            Some(owner) if owner == run && inherited => "its labels are those of its image".to_owned(),
+            Some(owner) => format!("it belongs to run `{owner}`"),
+        };
         return Err(error_with_hint(
             ErrorKind::Denied,
             format!("container `{id}` is not this run's: {whose}"),
@@ -128,10 +133,20 @@ async fn list(engine: &Engine, labels: Vec<String>) -> Result<Vec<ContainerSumma
     .await
 }
 
-/// Containers of any run that have a label: ids and labels. To look at them is no leave to touch them.
+/// Containers of any run that have a label and were made by one: ids and labels. To look at them is no leave to touch them.
 pub(super) async fn labelled(engine: &Engine, label: &str) -> Result<Vec<(String, HashMap<String, String>)>, ApiError> {
     let listed = list(engine, vec![label.to_owned()]).await?;
-    Ok(listed.into_iter().filter_map(|summary| Some((summary.id?, summary.labels?))).collect())
+    // What has its labels from an image is somebody else's.
+    let own = listed.into_iter().filter(|summary| {
+        let named = summary.labels.as_ref().and_then(|labels| labels.get(spec::NAME));
+        named.is_some_and(|named| summary.names.iter().flatten().any(|name| bare(name) == named))
+    });
+    Ok(own.filter_map(|summary| Some((summary.id?, summary.labels?))).collect())
+}
+
+/// A name as people write it: engines put a slash before it.
+fn bare(name: &str) -> &str {
+    name.trim_start_matches('/')
 }
 
 /// Containers of this run that bear all the labels.
@@ -142,9 +157,12 @@ pub(super) async fn find(engine: &Engine, run: &str, labels: &[Entry]) -> Result
     let listed = list(engine, wanted).await?;
     let mut found = Vec::with_capacity(listed.len());
     for id in listed.into_iter().filter_map(|summary| summary.id) {
-        // One that went away since it was listed is not there.
-        if let Some(container) = owned_if_there(engine, run, &id).await? {
-            found.push(container.info());
+        match owned_if_there(engine, run, &id).await {
+            Ok(Some(container)) => found.push(container.info()),
+            // One that went away since it was listed is not there; one that has its labels from an image is not ours.
+            Ok(None) => {}
+            Err(refused) if matches!(refused.kind, ErrorKind::Denied) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(found)
@@ -191,7 +209,7 @@ fn info(found: &ContainerInspectResponse) -> ContainerInfo {
     let labels = found.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
     ContainerInfo {
         id: found.id.clone().unwrap_or_default(),
-        name: found.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned(),
+        name: found.name.as_deref().map(bare).unwrap_or_default().to_owned(),
         state: word,
         exit_code: state.exit_code.filter(|_| ended).map(|code| i32::try_from(code).unwrap_or(i32::MAX)),
         out_of_memory: state.oom_killed.unwrap_or_default(),

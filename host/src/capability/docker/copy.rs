@@ -17,6 +17,7 @@ use tar::EntryType;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::engine::Engine;
+use crate::capability::files::place;
 use crate::capability::{ApiError, error};
 
 pub(in crate::capability) fn refused(message: impl Into<String>) -> ApiError {
@@ -27,7 +28,14 @@ pub(in crate::capability) fn broken(doing: &str, cause: &io::Error) -> ApiError 
     error(ErrorKind::Failed, format!("{doing}: {cause}"))
 }
 
-/// Where a destination really is, made if needed; it must be below the run's own directory.
+/// A directory to copy to as the gate is to be asked about it: where it is or will be, links followed; as it is written where that
+/// cannot be told.
+pub(in crate::capability) fn judged(wanted: &str) -> String {
+    let place = place::parse(wanted).and_then(|path| place::existing(&path));
+    place.map_or_else(|_| wanted.to_owned(), |place| place.path().to_string_lossy().into_owned())
+}
+
+/// The directory of a place as the gate was asked about it, made if needed; it must be below the run's own directory.
 pub(in crate::capability) fn destination(run: &Path, wanted: &str) -> Result<PathBuf, ApiError> {
     let outside = || refused(format!("`{}` is not a directory below this run's own", wanted.escape_debug()));
     let path = Path::new(wanted);
@@ -48,6 +56,10 @@ pub(in crate::capability) fn destination(run: &Path, wanted: &str) -> Result<Pat
     let mut real = existing.canonicalize().map_err(|cause| broken(&format!("`{}`", existing.display()), &cause))?;
     if !real.starts_with(&run) {
         return Err(outside());
+    }
+    // The gate was asked about a place without links: one that is met now was put there since.
+    if real != existing {
+        return Err(refused(format!("a link has come into the way to `{}`", wanted.escape_debug())));
     }
     real.extend(missing.into_iter().rev());
     fs::create_dir_all(&real)
@@ -321,6 +333,13 @@ mod tests {
         let run = outer.path().canonicalize().unwrap().join("run");
         fs::create_dir(&run).unwrap();
         std::os::unix::fs::symlink("/tmp", run.join("out")).unwrap();
+        fs::create_dir(run.join("resume")).unwrap();
+        std::os::unix::fs::symlink("resume", run.join("jobs")).unwrap();
+        assert_eq!(judged(&run.join("jobs/./x").display().to_string()), run.join("resume/x").display().to_string());
+        assert!(
+            destination(&run, &run.join("jobs/x").display().to_string()).is_err(),
+            "a link since the gate was asked"
+        );
         let at = |path: PathBuf| destination(&run, &path.display().to_string());
         assert_eq!(at(run.join("a/b")).unwrap(), run.join("a/b"));
         for wrong in [run.join("out/x"), run.join("../x"), outer.path().join("run2"), "/".into(), "relative".into()] {

@@ -68,6 +68,8 @@ impl Reference {
     pub(super) fn registry(&self) -> &str {
         match self.repository().split_once('/') {
             Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+            // No repository has capitals: what has some is a host.
+            Some((host, _)) if host.contains(|c: char| c.is_ascii_uppercase()) => host,
             _ => DEFAULT_REGISTRY,
         }
     }
@@ -107,6 +109,7 @@ mod tests {
         expect("rocm/pytorch:7.0", "docker.io", "rocm/pytorch", "7.0");
         expect("localhost:5000/base/busybox:1", "localhost:5000", "localhost:5000/base/busybox", "1");
         expect("localhost:5000/base/busybox", "localhost:5000", "localhost:5000/base/busybox", "latest");
+        expect("EVIL/a:1", "EVIL", "EVIL/a", "1");
         expect("ghcr.io/a/b:t@sha256:12ab", "ghcr.io", "ghcr.io/a/b", "sha256:12ab");
     }
 

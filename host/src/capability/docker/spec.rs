@@ -3,6 +3,8 @@
 //! Nothing of a specification is dropped: what is not understood is refused by name.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -26,6 +28,8 @@ pub(super) const RUN: &str = "maddock.run";
 pub(super) const JOB: &str = "maddock.job";
 /// The plugin that made it.
 pub(super) const PLUGIN: &str = "maddock.plugin";
+/// The container's own name: an image that was made of a container of ours hands its labels on to whatever is made of that image.
+pub(super) const NAME: &str = "maddock.container";
 
 /// Names that `extra` may have.
 const EXTRAS: &[&str] = &[
@@ -102,15 +106,59 @@ pub(super) struct Owner {
 pub(super) struct Paths {
     mounts: Vec<Result<PathBuf, ApiError>>,
     devices: Vec<Result<PathBuf, ApiError>>,
+    /// What is mounted below a source that is to be read only: engines before 25 leave these as they are.
+    still_writable: Vec<PathBuf>,
 }
 
 impl Paths {
     /// `here`: the engine is on this machine; elsewhere its paths cannot be looked at.
     pub(super) fn of(spec: &ContainerSpec, here: bool) -> Self {
-        let mounts = spec.mounts.iter().map(|mount| really("mount source", &mount.source, here)).collect();
+        let mounts: Vec<_> = spec.mounts.iter().map(|mount| really("mount source", &mount.source, here)).collect();
         let devices = spec.devices.iter().map(|device| a_device(device, here)).collect();
-        Self { mounts, devices }
+        let read_only = spec.mounts.iter().zip(&mounts).filter(|(mount, _)| mount.read_only);
+        let sources: Vec<&PathBuf> = read_only.filter_map(|(_, source)| source.as_ref().ok()).collect();
+        let table = if here && !sources.is_empty() { std::fs::read("/proc/self/mountinfo").ok() } else { None };
+        let still_writable = table.map_or_else(Vec::new, |table| writable_below(&table, &sources));
+        Self { mounts, devices, still_writable }
     }
+}
+
+/// Places of a table of mounts that lie below one of the sources and may be written to, each once.
+fn writable_below(table: &[u8], sources: &[&PathBuf]) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (Some(place), Some(options)) = (fields.nth(4), fields.next()) else { continue };
+        let place = PathBuf::from(OsString::from_vec(unescaped(place)));
+        let writable = !options.split(|byte| *byte == b',').any(|option| option == b"ro");
+        let below = sources.iter().any(|source| place.starts_with(source) && place != **source);
+        if writable && below && found.last() != Some(&place) {
+            found.push(place);
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The table writes blanks and such as `\040`.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, behind)) = rest.split_first() {
+        let number = behind.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match number.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = behind.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    bytes
 }
 
 fn absolute(what: &str, path: &str) -> Result<PathBuf, ApiError> {
@@ -166,13 +214,12 @@ pub(super) fn scope(spec: &ContainerSpec, paths: &Paths) -> Call<Docker> {
         }
         call = call.on("mount", source);
     }
+    call = call.on_all("mount-write", paths.still_writable.iter().map(|path| path.display().to_string()));
     for (device, found) in spec.devices.iter().zip(&paths.devices) {
-        call = call.on("device", device);
-        if let Ok(path) = found
-            && path != Path::new(device)
-        {
-            call = call.on("device", path.display().to_string());
-        }
+        // Texts are compared, as rules compare them: `//dev/x` is `/dev/x`.
+        let plain = absolute("device", device).map_or_else(|_| device.clone(), |path| path.display().to_string());
+        let real = found.as_ref().ok().map(|path| path.display().to_string()).filter(|real| *real != plain);
+        call = call.on("device", plain).on_all("device", real);
     }
     for request in &spec.device_requests {
         call = call.on_all("device-request", request_words(request));
@@ -431,13 +478,14 @@ fn security(options: &[String], host: &mut HostConfig) -> Result<(), ApiError> {
 fn labels(spec: &ContainerSpec, owner: &Owner) -> Result<HashMap<String, String>, ApiError> {
     let mut labels = HashMap::new();
     for types::Entry { name, value } in &spec.labels {
-        if name.is_empty() || [RUN, JOB, PLUGIN, OWNER, DIRECTORY].contains(&name.as_str()) {
+        if name.is_empty() || [RUN, JOB, PLUGIN, NAME, OWNER, DIRECTORY].contains(&name.as_str()) {
             return Err(invalid(format!("label `{name}` is set by the host: a plugin cannot")));
         }
         labels.insert(name.clone(), value.clone());
     }
     labels.insert(RUN.to_owned(), owner.run.clone());
     labels.insert(PLUGIN.to_owned(), owner.plugin.clone());
+    labels.insert(NAME.to_owned(), spec.name.clone());
     if let Some(job) = &owner.job {
         labels.insert(JOB.to_owned(), job.clone());
     }
@@ -738,6 +786,30 @@ pub(super) mod tests {
                 .message
                 .contains("`/no/such`")
         );
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_source_that_is_read_only_may_still_be_written_to() {
+        let table = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+            23 22 8:2 / /data rw - ext4 /dev/sdb rw\n\
+            24 23 8:3 / /data/a\\040b rw,nosuid - tmpfs tmpfs rw\n\
+            25 23 8:4 / /data/fixed ro,nosuid - tmpfs tmpfs rw\n\
+            26 22 8:5 / /database rw - ext4 /dev/sdc rw\n\
+            24 23 8:3 / /data/a\\040b rw,nosuid - tmpfs tmpfs rw\nhalf a li";
+        let below = |source: &str| writable_below(table, &[&PathBuf::from(source)]);
+        assert_eq!(below("/data"), [PathBuf::from("/data/a b")]);
+        assert!(below("/data/fixed").is_empty() && below("/other").is_empty());
+        assert_eq!(below("/").len(), 3);
+    }
+
+    #[test]
+    fn a_device_has_one_spelling() {
+        for given in ["//dev/null", "/dev/./null", "/dev//null", "/dev/null"] {
+            let spec = ContainerSpec { devices: vec![given.to_owned()], ..plain("c", "i", &[]) };
+            let asked = format!("{:?}", scope(&spec, &Paths::of(&spec, true)));
+            assert_eq!(asked.matches("\"device\"").count(), 1, "{asked}");
+            assert!(asked.contains("(\"device\", \"/dev/null\")"), "{given}: {asked}");
+        }
     }
 
     #[test]

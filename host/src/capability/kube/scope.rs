@@ -1,6 +1,8 @@
 //! What an object reaches, in words that a policy can say. The typed object is walked: what this file does not look at, no
 //! rule can speak of.
 
+use std::path::{Path, PathBuf};
+
 use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
@@ -157,7 +159,7 @@ impl Words {
     }
 
     fn volume(&mut self, volume: &Volume) {
-        self.add_all("host-path", volume.host_path.as_ref().map(|source| &source.path));
+        self.add_all("host-path", volume.host_path.as_ref().map(|source| plain(&source.path)).as_ref());
         self.add_all("volume-claim", volume.persistent_volume_claim.as_ref().map(|source| &source.claim_name));
         self.add_all("secret-object", volume.secret.as_ref().and_then(|source| source.secret_name.as_ref()));
         self.add_all("image", volume.image.as_ref().and_then(|source| source.reference.as_ref()));
@@ -179,6 +181,22 @@ impl Words {
         let Some(spec) = spec else { return };
         self.add_all("storage-class", &spec.storage_class_name);
         self.add_all("volume", &spec.volume_name);
+        // What a new volume is filled with: another claim, or a snapshot and such.
+        if let Some(source) = &spec.data_source {
+            self.filled_with(&source.kind, &source.name, None);
+        }
+        if let Some(source) = &spec.data_source_ref {
+            self.filled_with(&source.kind, &source.name, source.namespace.as_deref());
+        }
+    }
+
+    fn filled_with(&mut self, kind: &str, name: &str, namespace: Option<&str>) {
+        let name = namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"));
+        if kind == "PersistentVolumeClaim" {
+            self.add("volume-claim", name);
+        } else {
+            self.add("volume-source", format!("{kind}/{name}"));
+        }
     }
 
     pub(super) fn service(&mut self, service: &Service) {
@@ -188,6 +206,11 @@ impl Words {
         self.add_all("external-address", spec.external_ips.iter().flatten());
         self.add_all("external-address", &spec.external_name);
     }
+}
+
+/// A path of a node with one slash between its parts.
+fn plain(path: &str) -> String {
+    Path::new(path).components().collect::<PathBuf>().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -256,6 +279,36 @@ mod tests {
             assert!(has(&found, name, value), "{name} `{value}` is not among {found:?}");
         }
         assert!(!has(&found, "volume-source", "emptyDir"));
+    }
+
+    #[test]
+    fn what_a_claim_is_filled_with_has_a_word() {
+        let source = |kind: &str, more: Value| {
+            let mut source = json!({"apiGroup": "", "kind": kind, "name": "theirs"});
+            source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            source
+        };
+        let spec = |name: &str, source: Value| {
+            let spec = json!({name: source});
+            words(
+                json!({"containers": [], "volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}]}),
+            )
+        };
+        let claim = "PersistentVolumeClaim";
+        assert!(has(&spec("dataSource", source(claim, json!({}))), "volume-claim", "theirs"));
+        assert!(has(&spec("dataSourceRef", source(claim, json!({}))), "volume-claim", "theirs"));
+        let elsewhere = spec("dataSourceRef", source(claim, json!({"namespace": "other"})));
+        assert!(has(&elsewhere, "volume-claim", "other/theirs"));
+        let snapshot = spec("dataSource", source("VolumeSnapshot", json!({})));
+        assert!(has(&snapshot, "volume-source", "VolumeSnapshot/theirs"));
+    }
+
+    #[test]
+    fn a_path_of_a_node_has_one_spelling() {
+        for path in ["/etc", "//etc", "/./etc", "/etc/", "/etc/."] {
+            let found = words(json!({"containers": [], "volumes": [{"name": "v", "hostPath": {"path": path}}]}));
+            assert!(has(&found, "host-path", "/etc"), "{path}: {found:?}");
+        }
     }
 
     #[test]

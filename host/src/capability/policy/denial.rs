@@ -2,7 +2,7 @@
 //!
 //! Values come from plugins and from files: nothing of them may reach a terminal as anything but text.
 
-use super::matcher::{Kind, Matcher, number};
+use super::matcher::{Kind, Matcher, is_image_name, number};
 use super::rule::{Asked, Rule};
 use super::suggest::named;
 use super::vocabulary::Words;
@@ -169,7 +169,12 @@ fn scope_lines(near: Option<&Rule>, words: &Words, asked: Asked<'_>, roots: &Roo
         };
         let outside = values().filter(|value| matcher.is_none_or(|matcher| !matcher.covers(scope.kind, value)));
         let path = matches!(scope.kind, Kind::Path | Kind::Tree);
-        let pattern = |value: &str| if path { named(value, roots) } else { literal(value) };
+        let pattern = |value: &str| match scope.kind {
+            _ if path => named(value, roots),
+            // No pattern speaks of what nobody knows, but the one for all.
+            Kind::Image if !is_image_name(value) => "**".to_owned(),
+            _ => literal(value),
+        };
         patterns.extend(outside.map(|value| quoted(&pattern(value))));
         patterns.dedup();
         text.push_str(&format!("scope.{} = [{}]\n", scope.name, patterns.join(", ")));

@@ -11,7 +11,8 @@ pub enum Kind {
     Path,
     /// A path of the host that stands for everything below it, too.
     Tree,
-    /// An image's name, with its registry whether written or not; a tag or digest only where the pattern has one.
+    /// An image's name, with its registry whether written or not; a tag or digest only where the pattern has one. What is no name
+    /// of an image is covered by `*` and `**` only, and touched by every denial.
     Image,
     /// Segments between slashes.
     Text,
@@ -182,7 +183,13 @@ impl Pattern {
         Ok(pieces)
     }
 
-    fn matches(&self, kind: Kind, value: &str) -> bool {
+    /// Whether it stands for everything.
+    fn is_any(&self) -> bool {
+        matches!(self.pieces.as_slice(), [Piece::One] | [Piece::Rest]) && self.version == [None, None]
+    }
+
+    /// `denies`: of a denial, which speaks of what may be meant; else of a grant, which speaks of what surely is.
+    fn matches(&self, kind: Kind, value: &str, denies: bool) -> bool {
         if self.nowhere {
             return false;
         }
@@ -191,18 +198,30 @@ impl Pattern {
                 let Some(words) = shlex::split(value) else { return false };
                 words_match(&self.words, &words)
             }
-            Kind::Image if self.pieces.as_slice() != [Piece::One] && self.pieces.as_slice() != [Piece::Rest] => {
+            Kind::Image if self.is_any() => true,
+            Kind::Image if !is_image_name(value) => denies,
+            Kind::Image => {
                 let (name, version) = split_image(value);
-                let of_version = |wanted: &Option<String>, has: Option<&str>| {
-                    wanted.as_deref().is_none_or(|wanted| has.is_some_and(|has| has == wanted))
-                };
-                let [tag, digest] = version;
-                let [wanted_tag, wanted_digest] = &self.version;
-                of_version(wanted_tag, tag)
-                    && of_version(wanted_digest, digest)
-                    && segments_match(&self.pieces, full_name(name).split('/'), false)
+                self.is_version(version, denies) && segments_match(&self.pieces, full_name(name).split('/'), false)
             }
             _ => segments_match(&self.pieces, canonical(kind, value).split('/'), kind == Kind::AnyCase),
+        }
+    }
+
+    /// Whether tag and digest are those that the pattern wants. A digest alone says which image it is: whoever allows a tag does not
+    /// allow any image that somebody says is of that tag.
+    fn is_version(&self, [tag, digest]: [Option<&str>; 2], denies: bool) -> bool {
+        // Neither of them is `latest`, to every engine.
+        let tag = tag.or_else(|| digest.is_none().then_some("latest"));
+        let is =
+            |wanted: &Option<String>, has: Option<&str>| wanted.as_deref().is_some_and(|wanted| has == Some(wanted));
+        let [wanted_tag, wanted_digest] = &self.version;
+        match (wanted_tag, wanted_digest) {
+            (None, None) => true,
+            _ if denies => is(wanted_tag, tag) || is(wanted_digest, digest),
+            (Some(_), None) => is(wanted_tag, tag) && digest.is_none(),
+            (None, Some(_)) => is(wanted_digest, digest),
+            (Some(_), Some(_)) => is(wanted_tag, tag) && is(wanted_digest, digest),
         }
     }
 
@@ -225,7 +244,7 @@ impl Matcher {
     pub fn covers(&self, kind: Kind, value: &str) -> bool {
         match self {
             Self::Max(max) => number(value).is_some_and(|value| value <= *max),
-            Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.matches(kind, value)),
+            Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.matches(kind, value, false)),
         }
     }
 
@@ -237,7 +256,7 @@ impl Matcher {
             Self::Max(_) => false,
             Self::Patterns(patterns) => patterns
                 .iter()
-                .any(|pattern| pattern.matches(kind, value) || (kind == Kind::Tree && pattern.lies_below(value))),
+                .any(|pattern| pattern.matches(kind, value, true) || (kind == Kind::Tree && pattern.lies_below(value))),
         }
     }
 }
@@ -277,9 +296,19 @@ fn split_image(text: &str) -> (&str, [Option<&str>; 2]) {
     }
 }
 
+/// Whether a value is the name of an image. Anything else is not known to be any image's: an argument whose value nobody knows here,
+/// quotes that a builder takes away.
+#[must_use]
+pub fn is_image_name(value: &str) -> bool {
+    value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | ':' | '@' | '-'))
+}
+
 /// A name with its registry: an engine means the same image by `ubuntu` and by `docker.io/library/ubuntu`.
 fn full_name(name: &str) -> Cow<'_, str> {
-    let is_registry = |host: &str| host.contains(['.', ':']) || host == "localhost" || host == "*";
+    // No repository has capitals: what has some is a host.
+    let has_capitals = |host: &str| host.contains(|c: char| c.is_ascii_uppercase());
+    let is_registry =
+        |host: &str| host.contains(['.', ':']) || host == "localhost" || host == "*" || has_capitals(host);
     match name.split_once('/') {
         _ if name.is_empty() => Cow::Borrowed(name),
         Some(("index.docker.io", rest)) => full_name_at_default(rest),
@@ -372,6 +401,20 @@ mod tests {
             (Kind::Image, "registry.example.com:5000/team/**", "registry.example.com/team/a:1", false),
             (Kind::Image, "registry.example.com/**", "registry.example.com.evil.net/a", false),
             (Kind::Image, "registry.example.com/**", "ubuntu", false),
+            (Kind::Image, "ubuntu:latest", "ubuntu", true),
+            (Kind::Image, "r.example/a:1", "r.example/a:1@sha256:11", false),
+            (Kind::Image, "r.example/a:1@sha256:11", "r.example/a:1@sha256:11", true),
+            (Kind::Image, "r.example/a:1@sha256:11", "r.example/a:1", false),
+            (Kind::Image, "r.example/a:latest", "r.example/a@sha256:11", false),
+            (Kind::Image, "docker.io/**", "EVIL/a", false),
+            (Kind::Image, "docker.io/**", "Evil/a/b:1", false),
+            (Kind::Image, "EVIL/**", "EVIL/a", true),
+            (Kind::Image, "docker.io/**", "${X-evil/a}", false),
+            (Kind::Image, "docker.io/**", "$TARGETARCH", false),
+            (Kind::Image, "docker.io/**", "'a'", false),
+            (Kind::Image, "=docker.io/library/$X", "$X", false),
+            (Kind::Image, "**", "$X", true),
+            (Kind::Image, "*", "$X", true),
             (Kind::Image, "r.example/a@sha256:11", "r.example/a:tag@sha256:11", true),
             (Kind::Image, "r.example/a@sha256:11", "r.example/a:tag", false),
             (Kind::Image, "sha256:11", "sha256:11", true),
@@ -413,6 +456,32 @@ mod tests {
             assert!(!touches("/etc/shadow/**", other), "{other}");
         }
         assert!(touches("/home/*/.ssh", "/home/user"));
+    }
+
+    #[test]
+    fn a_denied_image_is_denied_in_every_spelling_of_its_version() {
+        let touches = |pattern: &str, value: &str| {
+            let pattern = Pattern::new(pattern, Kind::Image, &Roots::default()).unwrap();
+            Matcher::Patterns(vec![pattern]).touches(Kind::Image, value)
+        };
+        for (pattern, value) in [
+            ("r.example/**:latest", "r.example/a"),
+            ("r.example/a:1", "r.example/a:1@sha256:11"),
+            ("r.example/a@sha256:11", "r.example/a:1@sha256:11"),
+            ("r.example/a:1@sha256:11", "r.example/a:1"),
+            ("r.example/a:1@sha256:11", "r.example/a@sha256:11"),
+            ("r.example/**", "${X}"),
+            ("r.example/a:1", "$X"),
+        ] {
+            assert!(touches(pattern, value), "{pattern} and {value}");
+        }
+        for (pattern, value) in [
+            ("r.example/a:2", "r.example/a:1@sha256:11"),
+            ("r.example/**:latest", "r.example/a:1"),
+            ("r.example/a:latest", "r.example/a@sha256:11"),
+        ] {
+            assert!(!touches(pattern, value), "{pattern} and {value}");
+        }
     }
 
     #[test]

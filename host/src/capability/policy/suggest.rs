@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Roots;
 use super::denial::{literal, quoted};
-use super::matcher::{Kind, number};
+use super::matcher::{Kind, is_image_name, number};
 use super::vocabulary::{self, Words};
 
 /// One allowed call of a trace.
@@ -136,6 +136,8 @@ fn lines(words: &Words, asked: &[(&str, &str)], roots: &Roots) -> Lines {
             Kind::Own => continue,
             Kind::Path | Kind::Tree => collapsed(values.iter().map(|value| named(value, roots)).collect()),
             Kind::Arguments => values.iter().map(|value| arguments(value, roots)).collect(),
+            // No pattern speaks of what nobody knows, but the one for all.
+            Kind::Image if !values.iter().all(|value| is_image_name(value)) => BTreeSet::from(["**".to_owned()]),
             _ => values.iter().map(|value| literal(value)).collect(),
         };
         // An empty list lets no value be: what was not asked for is not allowed.

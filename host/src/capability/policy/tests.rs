@@ -110,9 +110,13 @@ fn no_grant_reaches_the_records_of_a_run() {
         "trace.1.jsonl",
         "recording.jsonl",
         "attendant.lock",
+        "console.log",
         "resume/0-m.json",
         "jobs/0-m/job.json",
     ];
+    let of_runs = |run: &'static str| records.iter().map(move |record| format!("{run}/{record}"));
+    let others = ["/w/credential.json", "/w/maddock-policy.toml"].map(str::to_owned);
+    let records: Vec<String> = of_runs(run).chain(of_runs("/w/.maddock/runs/0")).chain(others).collect();
     let writes = [
         ("files.write", "path"),
         ("files.make-directory", "path"),
@@ -121,18 +125,25 @@ fn no_grant_reaches_the_records_of_a_run() {
         ("files.copy", "path"),
         ("process.launch", "output"),
         ("docker.create-container", "mount"),
+        ("docker.save-image", "path"),
+        ("docker.copy-out", "path"),
+        ("kube.copy-out", "path"),
     ];
     for who in [built_in("target-process"), built_in("target-docker"), stranger("x")] {
         for (call, kind) in writes {
-            for record in records {
-                let path = format!("{run}/{record}");
-                assert!(!allows(&policy, &who, call, &[(kind, &path)]), "{}: {call} {path}", who.name);
+            for path in &records {
+                assert!(!allows(&policy, &who, call, &[(kind, path)]), "{}: {call} {path}", who.name);
             }
         }
     }
     // A directory that holds them is no way around, and what lies beside them is a job's own.
     assert!(!allows(&policy, &stranger("x"), "files.remove", &[("path", run)]));
     assert!(!allows(&policy, &stranger("x"), "files.remove", &[("path", "/w/.maddock/runs/1/jobs")]));
+    for call in ["docker.copy-out", "kube.copy-out"] {
+        assert!(!allows(&policy, &stranger("x"), call, &[("path", run)]), "{call}");
+        assert!(allows(&policy, &stranger("x"), call, &[("path", "/w/.maddock/runs/1/jobs/0-m/workspace")]), "{call}");
+    }
+    assert!(allows(&policy, &stranger("x"), "files.write", &[("path", "/w/perf.csv")]));
     assert!(allows(&policy, &stranger("x"), "files.write", &[("path", "/w/.maddock/runs/1/jobs/0-m/output.log")]));
     assert!(allows(&policy, &stranger("x"), "files.remove", &[("path", "/w/.maddock/runs/1/jobs/0-m/workspace")]));
 }
