@@ -563,7 +563,8 @@ mod tests {
 
     #[test]
     fn the_command_line_replaces_whole_keys_of_the_file_and_merges_over_defaults() {
-        let file = file(r#"{"docker_env_vars": {"A": "file"}, "distributed": {"nnodes": 2, "port": 1}, "debug": true}"#);
+        let file =
+            file(r#"{"docker_env_vars": {"A": "file"}, "distributed": {"nnodes": 2, "port": 1}, "debug": true}"#);
         let effective =
             Effective::load(&Inputs { file: Some(file.path()), ..inputs("{'distributed': {'nnodes': 4}}") }).unwrap();
         assert_eq!(effective.get("distributed"), Some(&json!({"nnodes": 4})));
