@@ -51,8 +51,8 @@ pub struct Clusters {
 #[derive(Debug, Default)]
 struct Shared {
     known: Mutex<BTreeMap<Key, Arc<Cluster>>>,
-    /// By files and context as they are asked for: what they led to when the files were as these marks say.
-    found: Mutex<BTreeMap<(Vec<PathBuf>, String), (Vec<Mark>, Arc<Cluster>)>>,
+    /// By files and context as they are asked for: what was found then.
+    found: Mutex<BTreeMap<Asked, Found>>,
     #[cfg(test)]
     read: std::sync::atomic::AtomicU32,
     watches: Mutex<BTreeMap<(Key, String), Arc<Watch>>>,
@@ -80,6 +80,16 @@ impl Mark {
             changed: (about.ctime(), about.ctime_nsec()),
         })
     }
+}
+
+/// Files of connections, and the context that is asked for.
+type Asked = (Vec<PathBuf>, String);
+
+/// What they led to, and how the files were then.
+#[derive(Debug)]
+struct Found {
+    marks: Vec<Mark>,
+    cluster: Arc<Cluster>,
 }
 
 /// A context of a file as it was when it was read.
@@ -173,14 +183,14 @@ impl Clusters {
         // Before they are read: what is written meanwhile is read the next time.
         let marks: Option<Vec<Mark>> = files.iter().map(|file| Mark::of(file)).collect();
         let asked = (files.to_vec(), context.to_owned());
-        if let (Some(marks), Some((then, cluster))) = (&marks, locked(&self.shared.found).get(&asked))
-            && marks == then
+        if let (Some(marks), Some(found)) = (&marks, locked(&self.shared.found).get(&asked))
+            && *marks == found.marks
         {
-            return Ok(cluster.clone());
+            return Ok(found.cluster.clone());
         }
         let cluster = self.read_files(files, context, environment)?;
         if let Some(marks) = marks {
-            locked(&self.shared.found).insert(asked, (marks, cluster.clone()));
+            locked(&self.shared.found).insert(asked, Found { marks, cluster: cluster.clone() });
         }
         Ok(cluster)
     }

@@ -77,6 +77,8 @@ struct Tracked {
     /// The Job's, and so that of the pods which count.
     uid: String,
     job: Option<JobView>,
+    /// It had ended, and is not there any more.
+    gone: bool,
     /// By identity; the second is that of their Job.
     pods: BTreeMap<String, Seen>,
     change: u64,
@@ -262,11 +264,20 @@ fn gone() -> JobView {
 }
 
 impl Tracked {
-    /// It is not there any more. One that has ended before has ended: a cluster may take it away at once.
+    /// It is not there any more.
     fn lose(&mut self) {
-        if self.job.as_ref().is_some_and(|job| !job.has_ended()) {
-            self.job = Some(gone());
+        match &self.job {
+            Some(job) if job.has_ended() => self.gone = true,
+            Some(_) => self.job = Some(gone()),
+            None => {}
         }
+    }
+
+    /// The Job, as it is to be told. A cluster may take it away as soon as it has ended: its end is told before.
+    fn view(&self) -> Option<JobView> {
+        let told =
+            |snapshot: &Snapshot| matches!(snapshot.state, JobState::Complete | JobState::Failed(_) | JobState::Gone);
+        if self.gone && self.told.as_ref().is_some_and(told) { Some(gone()) } else { self.job.clone() }
     }
 
     fn own(&self) -> impl Iterator<Item = &Seen> {
@@ -334,6 +345,7 @@ impl Known {
         let tracked = self.jobs.entry(name).or_default();
         tracked.uid = uid;
         tracked.job = Some(view);
+        tracked.gone = false;
     }
 
     fn pods(&mut self, heard: Heard<Pod>) {
@@ -404,7 +416,7 @@ impl Known {
             return None;
         }
         let tracked = self.jobs.get(job);
-        let view = match tracked.and_then(|tracked| tracked.job.clone()) {
+        let view = match tracked.and_then(Tracked::view) {
             Some(view) => view,
             None if lost => gone(),
             None => return None,
