@@ -301,7 +301,9 @@ pub fn is_tar(path: &Path) -> Result<bool> {
 mod tests {
     use super::*;
 
-    fn tarred(entries: &[(&str, &[u8], tar::EntryType)]) -> Vec<u8> {
+    type Entry<'a> = (&'a str, &'a [u8], tar::EntryType);
+
+    fn tarred(entries: &[Entry<'_>]) -> Vec<u8> {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, bytes, kind) in entries {
             let mut header = tar::Header::new_gnu();
@@ -353,7 +355,7 @@ mod tests {
     #[test]
     fn a_tar_file_without_a_list_is_searched_for_components_and_nothing_else() {
         use tar::EntryType::{Directory, Link, Regular, Symlink};
-        let of = |entries: &[(&str, &[u8], tar::EntryType)]| plain(&tarred(entries)[..]);
+        let of = |entries: &[Entry<'_>]| plain(&tarred(entries)[..]);
         let found = of(&[
             ("./", b"", Directory),
             ("./a.wasm", b"one", Regular),
@@ -368,9 +370,8 @@ mod tests {
         assert_eq!(candidates.len(), 2);
         assert_eq!(candidates[0].signature.as_deref(), Some("signed"));
         let many: Vec<String> = (0..=MOST).map(|number| format!("{number}")).collect();
-        let many: Vec<(&str, &[u8], tar::EntryType)> =
-            many.iter().map(|name| (name.as_str(), &b""[..], Regular)).collect();
-        let cases: [(&[(&str, &[u8], tar::EntryType)], &str); 7] = [
+        let many: Vec<Entry<'_>> = many.iter().map(|name| (name.as_str(), &b""[..], Regular)).collect();
+        let cases: [(&[Entry<'_>], &str); 7] = [
             (&[("a.txt", b"", Regular)], "no `.wasm` file in it"),
             (&[("a.wasm", b"", Symlink)], "no plain file"),
             (&[("a.wasm", b"", Regular), ("a", b"", Link)], "no plain file"),

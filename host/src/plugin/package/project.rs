@@ -306,6 +306,19 @@ mod tests {
     }
 
     #[test]
+    fn what_templates_and_examples_ask_for_can_be_granted() {
+        let examples = [
+            include_str!("../../../../examples/plugins/target-queue/plugin.json"),
+            include_str!("../../../../examples/plugins/report-markdown/plugin.json"),
+        ];
+        let templates = Kind::ALL.map(|kind| manifest(kind, "a"));
+        for text in templates.iter().map(String::as_str).chain(examples) {
+            let manifest = Manifest::parse(text).unwrap();
+            assert_eq!(super::super::grants::check(&manifest), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
     fn a_builders_project_says_in_whose_place_it_is_put() {
         let place = tempfile::tempdir().unwrap();
         let project = make(place.path(), Kind::Builder, "mine", Language::Rust).unwrap();
