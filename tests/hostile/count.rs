@@ -80,3 +80,27 @@ fn the_documentation_has_every_mutation_and_each_names_an_attack_that_there_is()
     documented.sort();
     assert_eq!(documented, patches);
 }
+
+/// A patch that does not apply takes no check away, and is noticed only when somebody runs them all.
+#[test]
+fn every_mutation_applies() {
+    let git = |words: &[&str]| std::process::Command::new("git").arg("-C").arg(root()).args(words).output();
+    let is_checkout = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).trim() == "true";
+    if !git(&["rev-parse", "--is-inside-work-tree"]).is_ok_and(|output| is_checkout(&output)) {
+        eprintln!("skipped: every_mutation_applies (there is no git checkout)");
+        return;
+    }
+    let mut patches: Vec<PathBuf> = std::fs::read_dir(root().join("tests/hostile/mutations"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().canonicalize().unwrap())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
+        .collect();
+    patches.sort();
+    let stale: Vec<String> = patches
+        .iter()
+        .map(|patch| git(&["apply", "--check", patch.to_str().unwrap()]).unwrap())
+        .filter(|output| !output.status.success())
+        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+        .collect();
+    assert!(stale.is_empty(), "{}", stale.concat());
+}

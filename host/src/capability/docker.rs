@@ -39,6 +39,7 @@ use super::mark::Mark;
 use super::{Answer, ApiError, error_with_hint};
 use crate::plugin::{RunContext, State};
 
+pub(super) use build::surely_from;
 pub use engine::Connection;
 pub(super) use engine::patiently;
 pub(super) use upkeep::{sweep, sweep_job, version};

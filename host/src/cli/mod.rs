@@ -44,6 +44,7 @@ mod report;
 
 mod run;
 mod runs;
+mod secret_files;
 mod setup;
 mod signals;
 mod status;

@@ -321,6 +321,9 @@ fn suggestion(run: &Path) -> Outcome {
         Roots { tree: place("tree"), run: output.join(".maddock/runs").join(&id), output, results: PathBuf::new() };
     let trace = crate::capability::trace::read(&directory).map_err(|error| cannot("trace.jsonl", &error))?;
     let calls: Vec<Seen> = trace.lines().filter_map(suggest::seen).collect();
+    for gap in suggest::gaps(&trace) {
+        eprintln!("warning: {gap}");
+    }
     if calls.is_empty() {
         return Err(Failure::new(Exit::Failure, "the trace of this run has no allowed call that this version knows"));
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::args::Common;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::secret_files;
 use crate::capability::docker::Connection;
 use crate::capability::policy::{Homes, Policy, PolicyError, Roots};
 use crate::capability::process::Lifelines;
@@ -180,7 +181,7 @@ impl Setup {
         Ok(Session::quiet(self.context()?))
     }
 
-    /// What `credential.json` and the environment hold. A broken file is told and left out, as upstream does.
+    /// What `credential.json`, the environment and files of secrets hold, the last of these that has one. A broken file is told and left out, as upstream does.
     #[must_use]
     pub fn secrets(&self, warn: &mut dyn FnMut(String)) -> SecretStore {
         let mut secrets = SecretStore::default();
@@ -210,6 +211,10 @@ impl Setup {
         }
         for (name, value) in self.environment.iter().filter(|(name, _)| name.contains("MAD_SECRETS")) {
             secrets.add(format!("env/{name}"), value);
+        }
+        if let Some(directory) = self.environment.get(secret_files::DIRECTORY).filter(|directory| !directory.is_empty())
+        {
+            secret_files::add_all(Path::new(directory), &mut secrets, warn);
         }
         secrets
     }

@@ -79,6 +79,14 @@ pub(super) fn bases(text: &str, given: &Arguments<'_>) -> Result<Vec<Base>, Stri
     if found.len() > MOST { Err(format!("it names more than {MOST} images")) } else { Ok(found) }
 }
 
+/// The images that a Dockerfile builds from whatever its arguments are.
+pub(super) fn certain(text: &str) -> Vec<Base> {
+    let asked = text.split('$').skip(1).map(|rest| rest.strip_prefix('{').unwrap_or(rest));
+    let names = asked.filter_map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next());
+    let found = bases(text, &names.map(|name| (name, None)).collect()).unwrap_or_default();
+    found.into_iter().filter(|base| base.line > 0 && !base.image.contains(['$', '\'', '"', '\\', '`'])).collect()
+}
+
 /// What names an image, by the first line of each.
 #[derive(Debug, Default)]
 struct Mentions {
@@ -733,6 +741,13 @@ mod tests {
             assert!(bases(text, &BTreeMap::new()).is_err(), "{text}");
         }
         assert_eq!(names("{\"\u{17f}yntax\": \"evil\"}"), ["evil"], "as a reader that folds letters does");
+    }
+
+    #[test]
+    fn what_is_certain_depends_on_no_argument() {
+        let text = "ARG X=a Y\nFROM $X\nFROM b${Y:+c}\nFROM ${Z:-d}\nFROM e\nFROM ${X:-f}\n";
+        let certain: Vec<_> = certain(text).into_iter().map(|base| base.image).collect();
+        assert_eq!(certain, ["d", "e"]);
     }
 
     /// A file is a stranger's. None of these may take more than its length in time, memory or stack.

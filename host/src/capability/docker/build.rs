@@ -99,6 +99,12 @@ impl Paths {
     }
 }
 
+/// The images that a build of this Dockerfile takes something from, whatever it is given; none where it cannot be read.
+pub(in crate::capability) fn surely_from(dockerfile: &Path) -> Vec<String> {
+    let text = if dockerfile.is_file() { read(dockerfile).unwrap_or_default() } else { Vec::new() };
+    bases::certain(&String::from_utf8_lossy(&text)).into_iter().map(|base| base.image).collect()
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, ApiError> {
     let failed = |why: String| error(ErrorKind::Failed, format!("cannot read Dockerfile `{}`: {why}", path.display()));
     let mut text = Vec::new();

@@ -9,6 +9,7 @@ use maddock_bindings::api::types::{Step, WorkPlan};
 use super::matcher::Kind;
 use super::vocabulary;
 use super::{Denial, Policy, Verdict};
+use crate::capability::docker::surely_from;
 use crate::capability::files::place;
 use crate::capability::gate::Identity;
 
@@ -45,10 +46,20 @@ impl Policy {
             };
             asked.push((scope.name, value));
         }
-        match self.decide_found(who, &step.call, Some(found), &asked) {
+        let refused = |asked: &[(&'static str, String)]| match self.decide_found(who, &step.call, Some(found), asked) {
             Verdict::Allowed { .. } => None,
             Verdict::Denied(denial) => Some(*denial),
+        };
+        let refusal = refused(&asked);
+        // What a build takes its layers from stands in its file, which is read where the plugin may build it.
+        if refusal.is_some() || step.call != "docker.build-image" {
+            return refusal;
         }
+        let files: Vec<String> =
+            asked.iter().filter(|(name, _)| *name == "path").map(|(_, path)| path.clone()).collect();
+        let images = files.iter().flat_map(|path| surely_from(Path::new(path)));
+        asked.extend(images.map(|image| ("image", image)));
+        refused(&asked)
     }
 }
 

@@ -53,12 +53,46 @@ pub fn seen(line: &str) -> Option<Seen> {
         let name = words.scope(name)?.name;
         match value {
             Value::Array(values) => {
-                scope.extend(values.iter().filter_map(Value::as_str).map(|value| (name, value.to_owned())));
+                let values = values.iter().filter_map(Value::as_str).filter(|value| !is_rest(value));
+                scope.extend(values.map(|value| (name, value.to_owned())));
             }
             value => scope.push((name, value.as_str()?.to_owned())),
         }
     }
     Some(Seen { plugin: text("plugin")?, digest: text("digest")?, call: words.call, scope })
+}
+
+/// What stands for values that were not recorded.
+fn is_rest(value: &str) -> bool {
+    value.starts_with("… (") && value.ends_with(" more)")
+}
+
+/// What a trace does not have: for whoever takes it for all that was done.
+#[must_use]
+pub fn gaps(trace: &str) -> Vec<String> {
+    let lines = || trace.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut gaps = Vec::new();
+    if lines().any(|line| line.get("dropped").is_some()) {
+        gaps.push("older lines of the trace were dropped: what stood in them is not allowed by this".to_owned());
+    }
+    let has_rest = |line: &Value| {
+        let scopes = line.get("scope").and_then(Value::as_object).into_iter().flat_map(|scopes| scopes.values());
+        let values = scopes.flat_map(|value| value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice));
+        values.filter_map(Value::as_str).any(is_rest)
+    };
+    let mut cut: Vec<String> = lines()
+        .filter(has_rest)
+        .filter_map(|line| line.get("call").and_then(Value::as_str).map(crate::capability::events::printable))
+        .collect();
+    cut.sort();
+    cut.dedup();
+    if !cut.is_empty() {
+        gaps.push(format!(
+            "calls with too many values were recorded in part, and are not allowed by this: {}",
+            cut.join(", ")
+        ));
+    }
+    gaps
 }
 
 /// Scopes and their values, of all calls of one function.
@@ -253,6 +287,18 @@ mod tests {
             assert!(text.contains(expected), "{expected} in:\n{text}");
         }
         read("x", &text, &roots(), None).unwrap();
+    }
+
+    #[test]
+    fn what_a_trace_does_not_have_is_said() {
+        let whole =
+            r#"{"v":1,"plugin":"p","digest":"d","call":"files.read","scope":{"path":"/a"},"verdict":"allowed"}"#;
+        assert!(gaps(whole).is_empty());
+        let part = r#"{"v":1,"plugin":"p","digest":"d","call":"files.read","scope":{"path":["/a","… (7 more)"]},"verdict":"allowed"}"#;
+        let text = format!("{{\"v\":1,\"dropped\":9}}\n{whole}\n{part}\n");
+        let gaps = gaps(&text);
+        assert!(gaps.len() == 2 && gaps[0].contains("dropped") && gaps[1].contains("files.read"), "{gaps:?}");
+        assert_eq!(seen(part).unwrap().scope, [("path", "/a".to_owned())]);
     }
 
     #[test]

@@ -481,3 +481,27 @@ fn every_layer_says_what_it_thinks_of_a_call() {
     assert_eq!(said[2].0, None);
     assert!(said[2].1.ends_with("this layer only tightens"), "{}", said[2].1);
 }
+
+/// The images of a plan's builds are decided with it, as far as its file alone says which they are.
+#[test]
+fn a_plan_that_builds_from_a_refused_image_is_refused_before_it_begins() {
+    use maddock_bindings::api::types::{Entry, Step, WorkPlan};
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().canonicalize().unwrap().join("Dockerfile");
+    let narrow = "[[narrow]]\nplugin = \"*\"\ncalls = [\"docker.build-image\"]\nscope.image = [\"ours.example/**\"]\n";
+    let grant = format!("[[allow]]\nplugin = \"build-docker\"\ncalls = [\"docker.build-image\"]\n{narrow}");
+    let policy = policy(&[(Level::Site, &grant)]);
+    let scope = vec![Entry { name: "path".to_owned(), value: file.display().to_string() }];
+    let step = Step { summary: String::new(), call: "docker.build-image".to_owned(), scope };
+    let plan = WorkPlan { steps: vec![step], artefacts: vec![], warnings: vec![], extra: vec![] };
+    for (text, refused) in [
+        ("FROM ours.example/a\n", false),
+        ("ARG BASE=theirs/a\nFROM $BASE\n", false),
+        ("FROM theirs/a\n", true),
+        ("FROM ours.example/a\nCOPY --from=theirs/a x y\n", true),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let refusals = policy.refusals(&built_in("build-docker"), &plan);
+        assert_eq!(!refusals.is_empty(), refused, "{text}: {refusals:?}");
+    }
+}

@@ -337,7 +337,11 @@ impl CallSet {
         let family = pattern.split('.').next().unwrap_or_default();
         let of_family: Vec<&str> =
             CALLS.iter().filter(|words| words.family() == family).map(|words| words.call).collect();
-        let hint = if of_family.is_empty() {
+        let hint = if ["net", "network", "http", "mail"].contains(&family) {
+            "plugins have no network and send no mail by themselves, so there is nothing to allow or deny: others are spoken to by \
+             `docker.*`, `kube.*`, `slurm.*` (who gets mail: `scope.mail` of `slurm.submit`) and by programs, `process.*`"
+                .to_owned()
+        } else if of_family.is_empty() {
             format!("interfaces are {}; `interface.*` is all calls of one", nearest::listed(&families(), "and"))
         } else {
             format!("the calls of `{family}` are {}", nearest::listed(&of_family, "and"))
@@ -386,6 +390,14 @@ mod tests {
             read(&capability.join(family), &mut source);
         }
         source
+    }
+
+    #[test]
+    fn who_denies_the_network_is_told_that_there_is_none() {
+        for call in ["net.*", "net.connect", "mail.send"] {
+            let (message, hint) = CallSet::default().add(call).unwrap_err();
+            assert!(message.contains(call) && hint.contains("no network and send no mail"), "{message}: {hint}");
+        }
     }
 
     #[test]
