@@ -1,7 +1,8 @@
 //! Following a container: all of its output from the beginning, then its exit code, through restarts of the engine.
 //!
-//! Every message comes with the engine's timestamp, so that a stream taken up again goes on where the last one stopped.
-//! A terminal's stream has no messages; there the bytes already told are counted and skipped.
+//! Every message comes with the engine's timestamp, so that a stream taken up again goes on where the last one stopped. Standard
+//! output and standard error each are in order, while one may stand before the other and bear the later time: the engine reads them
+//! by themselves. A terminal's stream has no messages; there the bytes already told are counted and skipped.
 
 use std::time::Duration;
 
@@ -39,11 +40,38 @@ pub(super) fn start(engine: Engine, id: String, terminal: bool) -> Feed<i32> {
     feed
 }
 
+/// The timestamp of the last message told of a stream, and how many told messages of it bear that time; none where nothing was told.
+type Last = Option<(Timestamp, usize)>;
+
+/// Something of each of the two streams.
+#[derive(Debug, Clone, Copy, Default)]
+struct Each {
+    stdout: Last,
+    stderr: Last,
+}
+
+impl Each {
+    fn of(&mut self, stream: OutputStream) -> &mut Last {
+        match stream {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        }
+    }
+
+    /// The second from which on something may not have been told; none where nothing was.
+    fn since(&self) -> Option<i64> {
+        let latest = [self.stdout, self.stderr].into_iter().flatten().map(|(at, _)| at.as_second()).max()?;
+        Some(latest.saturating_sub(STALE))
+    }
+}
+
+/// Seconds that may lie between the time of a message and its place behind those of the other stream: plenty.
+const STALE: i64 = 10;
+
 /// How far the output has been told.
 #[derive(Debug, Default)]
 struct Position {
-    /// The timestamp of the last message told, and how many told messages bear it.
-    last: Option<(Timestamp, usize)>,
+    last: Each,
     /// All bytes told.
     bytes: u64,
 }
@@ -51,7 +79,7 @@ struct Position {
 /// What a resumed stream still has to leave out.
 #[derive(Debug)]
 struct Overlap {
-    until: Option<(Timestamp, usize)>,
+    until: Each,
     bytes: u64,
 }
 
@@ -60,10 +88,11 @@ impl Position {
         Overlap { until: self.last, bytes: self.bytes }
     }
 
-    fn told(&mut self, at: Option<Timestamp>, bytes: usize) {
+    fn told(&mut self, stream: OutputStream, at: Option<Timestamp>, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         if let Some(at) = at {
-            self.last = match self.last {
+            let told = self.last.of(stream);
+            *told = match *told {
                 Some((last, count)) if last == at => Some((last, count + 1)),
                 _ => Some((at, 1)),
             };
@@ -73,16 +102,17 @@ impl Position {
 
 impl Overlap {
     /// Whether a message was told before. The first that was not ends the overlap: clocks may step back later.
-    fn covers(&mut self, at: Option<Timestamp>) -> bool {
-        let (Some((last, left)), Some(at)) = (self.until, at) else { return false };
+    fn covers(&mut self, stream: OutputStream, at: Option<Timestamp>) -> bool {
+        let until = self.until.of(stream);
+        let (Some((last, left)), Some(at)) = (*until, at) else { return false };
         match at.cmp(&last) {
             std::cmp::Ordering::Less => true,
             std::cmp::Ordering::Equal if left > 0 => {
-                self.until = Some((last, left - 1));
+                *until = Some((last, left - 1));
                 true
             }
             _ => {
-                self.until = None;
+                *until = None;
                 false
             }
         }
@@ -207,7 +237,7 @@ impl Follower {
     /// What came after the last message told; for most containers nothing. The last messages are looked at first, because
     /// an engine reads a long log from its start otherwise.
     async fn read_rest(&mut self) -> Result<(), ApiError> {
-        if self.position.last.is_some() && self.read(false, Some(SECOND_LOOK)).await? == Pass::Complete {
+        if self.position.last.since().is_some() && self.read(false, Some(SECOND_LOOK)).await? == Pass::Complete {
             return Ok(());
         }
         self.read(false, None).await.map(|_| ())
@@ -217,8 +247,9 @@ impl Follower {
         let since = self
             .position
             .last
+            .since()
             .filter(|_| !self.terminal)
-            .map_or(0, |(at, _)| i32::try_from(at.as_second()).unwrap_or(0));
+            .map_or(0, |second| i32::try_from(second).unwrap_or(0));
         let options = LogsOptions {
             follow,
             stdout: true,
@@ -242,13 +273,13 @@ impl Follower {
                 }
             };
             let (at, fresh) = if self.terminal { (None, overlap.rest(&message)) } else { unstamp(&message) };
-            let known = !self.terminal && overlap.covers(at);
+            let known = !self.terminal && overlap.covers(channel, at);
             if first && tail.is_some() && !known {
                 return Ok(Pass::Gap);
             }
             first = false;
             if !known && !fresh.is_empty() {
-                self.position.told(at, fresh.len());
+                self.position.told(channel, at, fresh.len());
                 if self.tell.send(Told::Output(channel, fresh.to_vec())).await.is_err() {
                     return Err(error(ErrorKind::Cancelled, "nobody follows any more"));
                 }
@@ -290,13 +321,27 @@ mod tests {
     fn a_stream_taken_up_again_repeats_nothing_and_loses_nothing() {
         let mut position = Position::default();
         for second in [1, 2, 2] {
-            position.told(at(second), 1);
+            position.told(OutputStream::Stdout, at(second), 1);
         }
         let mut overlap = position.overlap();
-        let again: Vec<bool> = [1, 2, 2, 2, 3].into_iter().map(|second| overlap.covers(at(second))).collect();
+        let mut covers = |second| overlap.covers(OutputStream::Stdout, at(second));
+        let again: Vec<bool> = [1, 2, 2, 2, 3].into_iter().map(&mut covers).collect();
         assert_eq!(again, [true, true, true, false, false]);
         // After the overlap a clock that steps back hides nothing.
-        assert!(!overlap.covers(at(1)));
+        assert!(!covers(1));
+    }
+
+    #[test]
+    fn a_stream_that_stands_behind_the_other_with_an_earlier_time_makes_none_of_it_new() {
+        let told = [(OutputStream::Stdout, 1), (OutputStream::Stdout, 5), (OutputStream::Stderr, 4)];
+        let mut position = Position::default();
+        for (stream, second) in told {
+            position.told(stream, at(second), 1);
+        }
+        assert_eq!(position.last.since(), Some(5 - STALE));
+        let mut overlap = position.overlap();
+        assert!(told.into_iter().all(|(stream, second)| overlap.covers(stream, at(second))));
+        assert!(!overlap.covers(OutputStream::Stderr, at(4)) && !overlap.covers(OutputStream::Stdout, at(6)));
     }
 
     #[tokio::test]
@@ -313,7 +358,7 @@ mod tests {
     #[test]
     fn a_terminal_is_taken_up_at_the_byte() {
         let mut position = Position::default();
-        position.told(None, 5);
+        position.told(OutputStream::Stdout, None, 5);
         let mut overlap = position.overlap();
         assert_eq!(overlap.rest(b"abc"), b"");
         assert_eq!(overlap.rest(b"defg"), b"fg");
