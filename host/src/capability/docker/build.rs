@@ -100,9 +100,11 @@ impl Paths {
 }
 
 /// The images that a build of this Dockerfile takes something from, whatever it is given; none where it cannot be read.
-pub(in crate::capability) fn surely_from(dockerfile: &Path) -> Vec<String> {
+///
+/// Each with the line that names it.
+pub(in crate::capability) fn surely_from(dockerfile: &Path) -> Vec<(String, usize)> {
     let text = if dockerfile.is_file() { read(dockerfile).unwrap_or_default() } else { Vec::new() };
-    bases::certain(&String::from_utf8_lossy(&text)).into_iter().map(|base| base.image).collect()
+    bases::certain(&String::from_utf8_lossy(&text)).into_iter().map(|base| (base.image, base.line)).collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ApiError> {

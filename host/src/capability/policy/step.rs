@@ -10,6 +10,7 @@ use super::matcher::Kind;
 use super::vocabulary;
 use super::{Denial, Policy, Verdict};
 use crate::capability::docker::surely_from;
+use crate::capability::events::printable;
 use crate::capability::files::place;
 use crate::capability::gate::Identity;
 
@@ -57,9 +58,18 @@ impl Policy {
         }
         let files: Vec<String> =
             asked.iter().filter(|(name, _)| *name == "path").map(|(_, path)| path.clone()).collect();
-        let images = files.iter().flat_map(|path| surely_from(Path::new(path)));
-        asked.extend(images.map(|image| ("image", image)));
-        refused(&asked)
+        let mut places = Vec::new();
+        for path in files {
+            for (image, line) in surely_from(Path::new(&path)) {
+                places.push((format!("on image `{image}`"), format!("{path}:{line}")));
+                asked.push(("image", image));
+            }
+        }
+        let mut denial = refused(&asked)?;
+        if let Some((_, place)) = places.iter().find(|(named, _)| denial.message.contains(named)) {
+            denial.message = format!("{}: {}", printable(place), denial.message);
+        }
+        Some(denial)
     }
 }
 

@@ -503,5 +503,6 @@ fn a_plan_that_builds_from_a_refused_image_is_refused_before_it_begins() {
         std::fs::write(&file, text).unwrap();
         let refusals = policy.refusals(&built_in("build-docker"), &plan);
         assert_eq!(!refusals.is_empty(), refused, "{text}: {refusals:?}");
+        assert!(refusals.iter().all(|refusal| refusal.denial.message.contains("/Dockerfile:")), "{refusals:?}");
     }
 }
