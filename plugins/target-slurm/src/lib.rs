@@ -263,9 +263,13 @@ fn follow_within(handle: &Handle, process: &str) -> Result<Ending> {
     Ok(outcome::within(&handle.id, status, &handle.report(0), logs.complete))
 }
 
-/// A refused submission, with what there is instead where that helps.
-fn refused(error: Error, partition: &str) -> Error {
+/// A refused submission, with what was asked for, or what there is instead, where that helps.
+fn refused(error: Error, work: &plan::Work) -> Error {
     let error = error.during("handing the job in");
+    if error.message.contains("node configuration") {
+        return error.hint(work.asked());
+    }
+    let partition = &work.batch.partition;
     if !error.message.contains("partition") {
         return error;
     }
@@ -288,7 +292,7 @@ fn start(job: &Job, work: &plan::Work) -> Result<(String, Option<String>)> {
         events::log(Level::Info, &format!("the job runs within the allocation {}", allocation.id), &[]);
         return Ok((allocation.id.clone(), Some(process)));
     }
-    let id = slurm::submit(&work.batch).map_err(|error| refused(error, &work.batch.partition))?;
+    let id = slurm::submit(&work.batch).map_err(|error| refused(error, work))?;
     events::log(
         Level::Info,
         &format!("batch job {id} is handed in"),

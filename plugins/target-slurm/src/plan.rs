@@ -226,6 +226,24 @@ pub(crate) fn without_keep_alive(job: &Job) -> Job {
 }
 
 impl Work {
+    /// What the batch job asks for, by the keys that say so: a preset may have said it.
+    #[must_use]
+    pub fn asked(&self) -> String {
+        let batch = &self.batch;
+        let counts = [("nodes", batch.nodes), ("gpus_per_node", batch.gpus_per_node)];
+        let counts = counts.into_iter().filter(|(_, count)| *count > 0).map(|(key, count)| (key, count.to_string()));
+        let texts = [
+            ("partition", &batch.partition),
+            ("gres", &batch.gres),
+            ("mem", &batch.memory),
+            ("constraint", &batch.constraint),
+        ];
+        let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());
+        let all = counts.chain(texts.map(|(key, text)| (key, format!("`{text}`"))));
+        let all: Vec<String> = all.map(|(key, value)| format!("`slurm.{key}` {value}")).collect();
+        format!("it asks for {}; `sinfo -N -o '%N %P %c %m %G'` shows what there is", all.join(", "))
+    }
+
     /// What will happen, in the words of the capabilities.
     #[must_use]
     pub fn plan(&self) -> WorkPlan {

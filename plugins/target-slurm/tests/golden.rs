@@ -55,6 +55,15 @@ fn two_nodes_with_accelerators() {
 }
 
 #[test]
+fn what_a_job_asks_for_is_told_by_its_keys() {
+    let mut job = job("/runs/r1/jobs/0-dummy", 2, r#"{"partition": "gpu", "mem": "64G"}"#);
+    job.topology.gpus_per_node = 8;
+    let asked = prepare(&job, &[]).unwrap().asked();
+    let keys = "`slurm.nodes` 2, `slurm.gpus_per_node` 8, `slurm.partition` `gpu`, `slurm.mem` `64G`";
+    assert_eq!(asked, format!("it asks for {keys}; `sinfo -N -o '%N %P %c %m %G'` shows what there is"));
+}
+
+#[test]
 fn every_directive() {
     let section = r#"{"partition": "gpu", "time": "1-12", "exclusive": false, "account": "proj", "qos": "high",
         "reservation": "res1", "constraint": "mi300&ib", "gres": "gpu:h100:4", "mem": "64G", "nodelist": "node[1-2],node7",
