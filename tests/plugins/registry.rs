@@ -35,6 +35,10 @@ fn a_plugin_goes_to_a_registry_and_comes_back_with_its_signature() {
     good(from.maddock(&["plugin", "keygen", "key", "--no-password"]));
     good(from.maddock(&["plugin", "sign", "good.wasm", "--key", "key"]));
     let tagged = format!("{repository}:0.1.0");
+    // Whose key it is nobody can say before it is trusted, also not who made it.
+    let said = good(from.maddock(&["plugin", "push", "good.wasm", &tagged]));
+    assert!(said.starts_with("pushed with a signature that was not checked, "), "{said}");
+    good(from.maddock(&["plugin", "trust", "key.pub"]));
     let said = good(from.maddock(&["plugin", "push", "good.wasm", &tagged]));
     let pushed = said.trim_end().strip_prefix("pushed with its signature: ").unwrap().to_owned();
     assert!(pushed.starts_with(&format!("{tagged}@sha256:")), "{pushed}");

@@ -150,6 +150,8 @@ pub fn suggest(what: &str, calls: &[Seen], roots: &Roots, built_in: &[&str]) -> 
 }
 
 fn lines(words: &Words, asked: &[(&str, &str)], roots: &Roots) -> Lines {
+    let is_own = |name: &str| words.scope(name).is_some_and(|scope| scope.kind == Kind::Own);
+    let own: Vec<&str> = asked.iter().filter(|(name, _)| is_own(name)).map(|(_, value)| *value).collect();
     let mut lines = Vec::new();
     for scope in words.scopes {
         let values: BTreeSet<&str> =
@@ -168,7 +170,10 @@ fn lines(words: &Words, asked: &[(&str, &str)], roots: &Roots) -> Lines {
         let patterns: BTreeSet<String> = match scope.kind {
             // Of this run only, under names that the next one does not have: the host sees to that.
             Kind::Own => continue,
-            Kind::Path | Kind::Tree => collapsed(values.iter().map(|value| named(value, roots)).collect()),
+            Kind::Path | Kind::Tree => {
+                let named = |value: &&str| nameless(value, &own).unwrap_or_else(|| named(value, roots));
+                collapsed(values.iter().map(named).collect())
+            }
             Kind::Arguments => values.iter().map(|value| arguments(value, roots)).collect(),
             // No pattern speaks of what nobody knows, but the one for all.
             Kind::Image if !values.iter().all(|value| is_image_name(value)) => BTreeSet::from(["**".to_owned()]),
@@ -205,6 +210,19 @@ pub(super) fn named(path: &str, roots: &Roots) -> String {
         }
     }
     literal(path)
+}
+
+/// A path with the name of something of this run in it, as a pattern: the next run has another name. None where there is none in it.
+fn nameless(path: &str, own: &[&str]) -> Option<String> {
+    // What runs for a job is called as the job, with more behind it.
+    let is_of_run = |segment: &str| {
+        let begins =
+            |name: &&str| name.strip_prefix(segment).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        !segment.is_empty() && own.iter().any(begins)
+    };
+    let segments: Vec<&str> = path.split('/').map(|segment| if is_of_run(segment) { "*" } else { segment }).collect();
+    let pattern = segments.join("/");
+    (pattern != path && !path.contains(['*', '$']) && !path.starts_with('=')).then_some(pattern)
 }
 
 /// Directories in place of many of their entries.
@@ -287,6 +305,19 @@ mod tests {
             assert!(text.contains(expected), "{expected} in:\n{text}");
         }
         read("x", &text, &roots(), None).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_the_next_run_does_not_have_is_no_part_of_a_rule() {
+        let copy = call(
+            "kube.copy-out",
+            &[("name", "job-1a2b-xyz"), ("source", "/results/job-1a2b/0"), ("path", "/w/.maddock/runs/r1/n")],
+        );
+        let text = suggest("run r1", &[copy], &roots(), &["p"]);
+        assert!(text.contains("scope.source = [\"/results/*/0\"]"), "{text}");
+        read("x", &text, &roots(), None).unwrap();
+        assert_eq!(nameless("/results/job-1a/0", &["job-1a2b-xyz"]), None, "a part of a name is none");
+        assert_eq!(nameless("/a/*/job", &["job"]), None);
     }
 
     #[test]
