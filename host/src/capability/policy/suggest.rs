@@ -171,8 +171,11 @@ fn lines(words: &Words, asked: &[(&str, &str)], roots: &Roots) -> Lines {
             // Of this run only, under names that the next one does not have: the host sees to that.
             Kind::Own => continue,
             Kind::Path | Kind::Tree => {
-                let named = |value: &&str| nameless(value, &own).unwrap_or_else(|| named(value, roots));
-                collapsed(values.iter().map(named).collect())
+                let pattern = |value: &&str| match named(value, roots) {
+                    below if below.starts_with('$') => below,
+                    elsewhere => nameless(value, &own).unwrap_or(elsewhere),
+                };
+                collapsed(values.iter().map(pattern).collect())
             }
             Kind::Arguments => values.iter().map(|value| arguments(value, roots)).collect(),
             // No pattern speaks of what nobody knows, but the one for all.
@@ -311,10 +314,17 @@ mod tests {
     fn a_name_that_the_next_run_does_not_have_is_no_part_of_a_rule() {
         let copy = call(
             "kube.copy-out",
-            &[("name", "job-1a2b-xyz"), ("source", "/results/job-1a2b/0"), ("path", "/w/.maddock/runs/r1/n")],
+            &[
+                ("name", "job-1a2b-xyz"),
+                ("source", "/results/job-1a2b/0"),
+                ("path", "/w/.maddock/runs/r1/n/job-1a2b-xyz"),
+            ],
         );
         let text = suggest("run r1", &[copy], &roots(), &["p"]);
-        assert!(text.contains("scope.source = [\"/results/*/0\"]"), "{text}");
+        assert!(
+            text.contains("scope.source = [\"/results/*/0\"]") && text.contains("scope.path = [\"$run/**\"]"),
+            "{text}"
+        );
         read("x", &text, &roots(), None).unwrap();
         assert_eq!(nameless("/results/job-1a/0", &["job-1a2b-xyz"]), None, "a part of a name is none");
         assert_eq!(nameless("/a/*/job", &["job"]), None);
