@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{PackageError, Result, replace};
 use crate::capability::gate::Identity;
-use crate::capability::policy::matcher::Matcher;
+use crate::capability::policy::matcher::{Kind, Matcher};
 use crate::capability::policy::rule::{Effect, Rule};
 use crate::capability::policy::vocabulary::{self, CallSet, Words};
 use crate::capability::policy::{Level, Policy, PolicyError, Roots, Verdict, read};
@@ -206,11 +206,12 @@ fn of_request(policy: &Policy, identity: &Identity, manifest: &Manifest, request
 
 /// Values of a call that only rules as wide as the request cover.
 fn asked(words: &Words, request: &Request, wanted: &Rule) -> Vec<(&'static str, String)> {
-    let scopes = request.scope.iter().filter_map(|(name, values)| Some((words.scope(name)?.name, values)));
+    let scopes = request.scope.iter().filter_map(|(name, values)| Some((words.scope(name)?, values)));
     scopes
-        .flat_map(|(name, values)| match wanted.matcher(name) {
-            Some(Matcher::Max(max)) => vec![(name, max.to_string())],
-            _ => values.iter().map(|value| (name, example(value))).collect(),
+        .flat_map(|(scope, values)| match (wanted.matcher(scope.name), scope.kind) {
+            (Some(Matcher::Max(max)), _) => vec![(scope.name, max.to_string())],
+            (_, Kind::Arguments) => values.iter().map(|value| (scope.name, example_of_words(value))).collect(),
+            _ => values.iter().map(|value| (scope.name, example(value))).collect(),
         })
         .collect()
 }
@@ -231,6 +232,17 @@ fn example(pattern: &str) -> String {
         })
         .collect();
     format!("{root}{}", rest.join("/"))
+}
+
+/// The same of a command line, word by word.
+fn example_of_words(pattern: &str) -> String {
+    let words = shlex::split(pattern).unwrap_or_default();
+    let words = words.iter().flat_map(|word| match word.as_str() {
+        "**" => vec![ANYTHING.to_owned(); 3],
+        word => vec![example(word)],
+    });
+    let words: Vec<String> = words.collect();
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default()
 }
 
 /// The policy file of this user.
@@ -351,6 +363,27 @@ mod tests {
         let policy: toml::Table = toml::from_str(&text).unwrap();
         assert_eq!(policy["allow"][0]["digest"].as_str(), Some("sha256:0"));
         assert_eq!(policy["allow"][0]["scope"]["path"][0].as_str(), Some("$run/**"));
+    }
+
+    #[test]
+    fn a_grant_of_command_lines_is_seen_to_hold_and_a_narrower_one_not() {
+        let requests = r#"[{"calls":["process.run"],"scope":{"program":["q"],"arguments":["put -o * -- bash $run/**","show **"]},"reason":""}]"#;
+        let asks = manifest(requests);
+        let judged = |arguments: &str| {
+            let text = format!(
+                "schema = 1\n[[allow]]\nplugin = \"a\"\ncalls = [\"process.run\"]\nscope.program = [\"q\"]\nscope.arguments = {arguments}\n"
+            );
+            let load = |roots| Ok(Policy::of_text(roots, "p.toml", &text).unwrap());
+            judge(&built_in(), &asks, load).unwrap().remove(0)
+        };
+        assert!(matches!(judged(r#"["put -o * -- bash $run/**", "show **"]"#), Judged::Allowed(_)));
+        for narrower in [
+            r#"["put -o * -- bash $run/**"]"#,
+            r#"["put -o * -- bash $run/x", "show **"]"#,
+            r#"["put -o * -- bash $run/**", "show *"]"#,
+        ] {
+            assert!(matches!(judged(narrower), Judged::Refused { .. }), "{narrower}");
+        }
     }
 
     #[test]
