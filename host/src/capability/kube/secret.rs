@@ -95,7 +95,7 @@ fn reveal<'a>(secrets: &'a SecretStore, name: &str) -> Result<&'a str, ApiError>
         error_with_hint(
             ErrorKind::NotFound,
             format!("there is no secret `{}`", name.escape_debug()),
-            "`credential.json` and the environment (`env/NAME`) are where secrets come from",
+            "secrets come from `credential.json`, the environment (`env/NAME`), and files of MADDOCK_SECRETS_DIR",
         )
     })
 }

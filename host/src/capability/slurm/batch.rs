@@ -182,7 +182,7 @@ impl Order {
                 error_with_hint(
                     ErrorKind::NotFound,
                     format!("there is no secret `{secret}`"),
-                    "secrets come from `credential.json` and from variables named MAD_SECRETS…",
+                    "secrets come from `credential.json`, variables named MAD_SECRETS…, and files of MADDOCK_SECRETS_DIR",
                 )
             })?;
             variables.insert(name.clone(), value.to_owned());
